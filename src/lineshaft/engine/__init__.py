@@ -1,0 +1,1 @@
+"""Runs shards on stores: group commit, the reply barrier, timers and ownership."""

@@ -1,0 +1,162 @@
+"""The interface of a store: the memory of Lineshaft, which decides nothing.
+
+A store can do one hard thing, `commit`: make a batch durable, whole or not at all, if and only if the
+caller still owns the shard and the batch is the next in line. All else is reading. Semantics (order,
+leases, retries, limits) are the shard's; so a store is small, and every store behaves the same.
+
+Outcomes of `commit`, and what the engine does with them:
+
+* returns: durable at the store's `tier`.
+* `Fenced`: another owner or epoch was found. Final; the shard's memory is dropped.
+* `Rejected`: this batch can never be stored (a row too large, unmappable). Nothing of it was; the engine bisects it.
+* `Unavailable` or any other error: the outcome is unknown. The engine commits *the same batch at the same position*
+  again until one of the above; a store therefore answers a batch that it has already applied (same position, same
+  nonce) with success.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from lineshaft.core.batch import Batch, Blob, Census, Change, Snapshot
+from lineshaft.core.commands import Filter
+from lineshaft.core.task import Task
+from lineshaft.errors import LineshaftError
+
+
+class Rejected(LineshaftError):
+    """The store refuses this batch for good, because of what is in it."""
+
+    type = "rejected"
+    status = 422
+
+
+class StoreInUse(LineshaftError):
+    """Another process owns the store; `reason` names its pid and address."""
+
+    type = "store_in_use"
+    status = 409
+
+
+class SchemaTooNew(LineshaftError):
+    """The store was written by a newer Lineshaft; `reason` says which and what to do."""
+
+    type = "schema_too_new"
+    status = 409
+
+
+class StoreCorrupt(LineshaftError):
+    """The store cannot be read; `reason` says what was found and how to recover."""
+
+    type = "store_corrupt"
+    status = 503
+
+
+class Ownership(msgspec.Struct, frozen=True):
+    """The right to commit to a shard: void as soon as anybody acquires it again.
+
+    `valid_for` is how many milliseconds after an `acquire`, `renew` or `commit` was *sent* nobody else can
+    have acquired it; None where the store is exclusive to this process for as long as it is open.
+    """
+
+    shard: int
+    epoch: int
+    owner: bytes
+    valid_for: int | None = None
+
+
+class Query(msgspec.Struct, frozen=True, kw_only=True):
+    """A page of tasks of one tenant. `sort` is a field with "-" before it for descending order.
+
+    Fields: created_at (order of arrival), run_at, finished_at (unfinished last), priority. Ties by arrival.
+    `now` hides finished tasks past their retention; `max_seq` hides what arrived after (inclusive bound).
+    """
+
+    tenant: str
+    filter: Filter = Filter()
+    sort: str = "-created_at"
+    limit: int = 100
+    after: str | None = None
+    now: int = 0
+    max_seq: int | None = None
+
+
+SORT_FIELDS = ("created_at", "run_at", "finished_at", "priority")
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Tasks of a query, and the URL-safe cursor of the next page (None on the last)."""
+
+    tasks: list[Task]
+    next: str | None
+
+
+class LogRecord(msgspec.Struct, frozen=True, array_like=True):
+    """One commit as the log tells it."""
+
+    position: int
+    at: int
+    changes: list[Change]
+
+
+class Log(msgspec.Struct, frozen=True):
+    """Records after a position, in order; `earliest` is the first position that the log still holds (1 if whole)."""
+
+    records: list[LogRecord]
+    earliest: int
+
+
+class Store(Protocol):
+    """What a store must do. All methods but `open` and `close` may be called concurrently."""
+
+    url: str
+    """As shown to people: without secrets."""
+    tier: str
+    """What a 2xx survives: "none", "process crash", "power loss", "asynchronous replica"."""
+    shards: int
+    """Fixed when the store was made; known after `open`."""
+
+    async def open(self, *, address: str) -> None:
+        """Open or create; `address` is told to whoever is refused later. Raises `StoreInUse`, `SchemaTooNew`, `StoreCorrupt`."""
+
+    async def close(self) -> None:
+        """Close; idempotent. What was committed stays."""
+
+    async def acquire(self, shard: int, owner: bytes) -> Ownership:
+        """Take the shard under a new epoch, larger than all before; every earlier ownership is fenced from then on."""
+
+    async def renew(self, ownership: Ownership) -> None:
+        """Confirm the ownership. Raises `Fenced`."""
+
+    async def release(self, ownership: Ownership) -> None:
+        """Give the shard back, so that a successor need not wait; silent where it is not ours any more."""
+
+    async def load(self, ownership: Ownership) -> Snapshot:
+        """Read what the shard holds in memory. Raises `Fenced`."""
+
+    async def commit(self, ownership: Ownership, batch: Batch) -> None:
+        """Make the batch durable, once; see the module for the outcomes."""
+
+    async def get(self, shard: int, keys: Sequence[tuple[str, str]]) -> list[Task | None]:
+        """Read rows by (tenant, id), open or finished, in order of `keys`; None where there is none."""
+
+    async def read(self, shard: int, keys: Sequence[tuple[Blob, int]]) -> list[bytes | None]:
+        """Read blobs by (kind, seq of the task), in order of `keys`; None where there is none."""
+
+    async def search(self, shard: int, query: Query) -> Page:
+        """Find tasks. Raises `Invalid` (field "after") for a cursor it did not make."""
+
+    async def count(self, shard: int, query: Query) -> int:
+        """Count what `search` would find over all pages."""
+
+    async def log(self, shard: int, after: int, *, limit: int = 1000) -> Log:
+        """Read commits with a position above `after`, at most `limit`."""
+
+    async def prune(self, shard: int, *, before: int, log_before: int, limit: int = 10_000) -> list[Census]:
+        """Delete finished tasks with `prune_at <= before`, results past their time, and log records older than `log_before`.
+
+        At most `limit` tasks a call, so that commits are not held up; call again while something was removed.
+        """
