@@ -1,0 +1,58 @@
+# Every target makes the environment .venv on first use, and again when the requirements change.
+# Needed beforehand: make, a POSIX shell, Python 3.11 or newer (PYTHON=/path/to/python chooses one).
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+TESTS ?= tests
+# The first seed of the simulator and how many follow it; `make soak SEED=1000 SEEDS=20000` goes on elsewhere.
+SEED ?= 0
+SEEDS ?= 5000
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint format bench soak lock environment clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: $(READY) ## real work, a killed worker, a restarted coordinator, nothing lost
+	$(VENV)/bin/lineshaft demo
+
+test: $(READY) ## every test, and the branch coverage of the core
+	$(RUN) -m pytest $(TESTS) --cov --cov-report=term-missing:skip-covered
+
+check: lint ## what a change must pass before it is committed; under two minutes
+	$(RUN) -m pytest $(TESTS) -m "not slow and not faults" --seeds=10 -q
+
+lint: $(READY) ## style, types and the direction of imports
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports
+
+format: $(READY) ## bring the code into shape
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+bench: $(READY) ## throughput and latency on this machine
+	$(VENV)/bin/lineshaft bench
+
+soak: $(READY) ## the simulator over many seeds (SEED, SEEDS)
+	$(RUN) -m pytest tests/simulation --seed=$(SEED) --seeds=$(SEEDS) -q
+
+lock: $(READY) ## pin the newest versions that pyproject.toml allows
+	$(RUN) -m pip install --quiet uv
+	$(RUN) -m uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate \
+		--custom-compile-command "make lock" --quiet --output-file requirements/dev.txt
+
+environment: $(READY) ## only make .venv
+
+$(READY): pyproject.toml requirements/dev.txt tools/environment.sh
+	@PYTHON="$(PYTHON)" sh tools/environment.sh
+	@touch $@
+
+clean: ## remove the environment and everything that was generated
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .coverage .coverage.* htmlcov
+	find src tests bench examples tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
