@@ -1,0 +1,1 @@
+"""Values as users spell them: durations, instants, sizes, ids and raw JSON, parsed, checked and printed."""
