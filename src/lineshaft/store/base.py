@@ -8,10 +8,11 @@ Outcomes of `commit`, and what the engine does with them:
 
 * returns: durable at the store's `tier`.
 * `Fenced`: another owner or epoch was found. Final; the shard's memory is dropped.
-* `Rejected`: this batch can never be stored (a row too large, unmappable). Nothing of it was; the engine bisects it.
-* `Unavailable` or any other error: the outcome is unknown. The engine commits *the same batch at the same position*
-  again until one of the above; a store therefore answers a batch that it has already applied (same position, same
-  nonce) with success.
+* `Rejected`: this batch can never be stored (a row too large, unmappable). Nothing of it was; the engine
+  bisects it.
+* `Unavailable` or any other error: the outcome is unknown. The engine commits *the same batch at the same
+  position* again until one of the above; a store therefore answers the batch that it has applied last (same
+  position, same nonce, same owner) with success.
 """
 
 from __future__ import annotations
@@ -48,6 +49,13 @@ class SchemaTooNew(LineshaftError):
     status = 409
 
 
+class StoreUnusable(LineshaftError):
+    """The store cannot be where it is said to be; `reason` says why and what to do."""
+
+    type = "store_unusable"
+    status = 503
+
+
 class StoreCorrupt(LineshaftError):
     """The store cannot be read; `reason` says what was found and how to recover."""
 
@@ -71,7 +79,8 @@ class Ownership(msgspec.Struct, frozen=True):
 class Query(msgspec.Struct, frozen=True, kw_only=True):
     """A page of tasks of one tenant. `sort` is a field with "-" before it for descending order.
 
-    Fields: created_at (order of arrival), run_at, finished_at (unfinished last), priority. Ties by arrival.
+    Fields: created_at (order of arrival), run_at, finished_at (unfinished last), priority. Ties by arrival,
+    in the direction of the sort. An unknown sort is `Invalid` (field "sort").
     `now` hides finished tasks past their retention; `max_seq` hides what arrived after (inclusive bound).
     """
 
@@ -103,7 +112,11 @@ class LogRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Log(msgspec.Struct, frozen=True):
-    """Records after a position, in order; `earliest` is the first position that the log still holds (1 if whole)."""
+    """Records after a position, in order.
+
+    `earliest` is the first position that the log still holds: 1 while it is whole, the next position to come
+    where it holds nothing.
+    """
 
     records: list[LogRecord]
     earliest: int
@@ -120,13 +133,16 @@ class Store(Protocol):
     """Fixed when the store was made; known after `open`."""
 
     async def open(self, *, address: str) -> None:
-        """Open or create; `address` is told to whoever is refused later. Raises `StoreInUse`, `SchemaTooNew`, `StoreCorrupt`."""
+        """Open or create; `address` is told to whoever is refused later.
+
+        Raises `StoreInUse`, `SchemaTooNew`, `StoreCorrupt`, `StoreUnusable`.
+        """
 
     async def close(self) -> None:
         """Close; idempotent. What was committed stays."""
 
     async def acquire(self, shard: int, owner: bytes) -> Ownership:
-        """Take the shard under a new epoch, larger than all before; every earlier ownership is fenced from then on."""
+        """Take the shard under a new epoch, larger than all before; every earlier ownership is fenced by it."""
 
     async def renew(self, ownership: Ownership) -> None:
         """Confirm the ownership. Raises `Fenced`."""
@@ -156,7 +172,9 @@ class Store(Protocol):
         """Read commits with a position above `after`, at most `limit`."""
 
     async def prune(self, shard: int, *, before: int, log_before: int, limit: int = 10_000) -> list[Census]:
-        """Delete finished tasks with `prune_at <= before`, results past their time, and log records older than `log_before`.
+        """Delete finished tasks with `prune_at <= before` (first those due first), results past their time,
+        and the beginning of the log that is older than `log_before`.
 
-        At most `limit` tasks a call, so that commits are not held up; call again while something was removed.
+        At most `limit` of each a call, so that commits are not held up; call again while tasks were removed.
+        A row whose result was deleted stays as it was written; its result reads as None.
         """
