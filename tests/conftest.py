@@ -64,7 +64,7 @@ def pytest_runtest_makereport(item: pytest.Item):  # type: ignore[no-untyped-def
     """Say under a failure which seed brings it back."""
     outcome = yield
     report = outcome.get_result()
-    seed = getattr(item, "callspec", None) and item.callspec.params.get("seed")
+    seed = item.callspec.params.get("seed") if hasattr(item, "callspec") else None
     if report.failed and seed is not None:
         test = item.nodeid.partition("[")[0]
         report.sections.append(("seed", f"pytest '{test}' --seed={seed} --seeds=1"))
