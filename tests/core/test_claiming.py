@@ -1,0 +1,450 @@
+"""Claims: parked ones, repeated ones, prefetched tasks, and workers that go."""
+
+from __future__ import annotations
+
+import pytest
+
+from lineshaft.core import commands as c
+from lineshaft.core.replies import Claimed
+from lineshaft.core.task import State, lease_token
+from lineshaft.errors import Conflict, LeaseLost, LineshaftError, NotFound
+from tests.core.world import HOUR, LEASE, MINUTE, SECOND, World, ids
+
+
+def test_a_claim_leases_and_starts(w: World) -> None:
+    task = w.enqueue()
+    [held] = w.claim("a", incarnation="a1")
+    assert (held.id, held.state, held.attempt) == (task.id, State.RUNNING, 1)
+    assert held.lease is not None
+    assert (held.lease.worker_id, held.lease.incarnation) == ("a", "a1")
+    assert (held.lease.expires_at, held.lease.started_at) == (w.now + LEASE, w.now)
+    assert w.states(task) == [State.QUEUED, State.CLAIMED, State.RUNNING]
+    assert w.claim("b") == []
+
+
+def test_the_lease_of_the_claim_wins_over_the_tasks_own(w: World) -> None:
+    w.enqueue(lease=MINUTE)
+    w.enqueue(lease=MINUTE)
+    [own] = w.claim()
+    [asked] = w.claim(lease=5 * SECOND)
+    assert own.lease is not None and asked.lease is not None
+    assert (own.lease.ttl, asked.lease.ttl) == (MINUTE, 5 * SECOND)
+
+
+def test_a_worker_need_not_name_itself(w: World) -> None:
+    w.enqueue()
+    [held] = w.claim(None)
+    assert held.lease is not None and held.lease.worker_id is None
+    w.complete(held)
+
+
+def test_a_claim_that_does_not_wait_is_answered_empty(w: World) -> None:
+    assert w.claim() == []
+    assert w.claim(max=10) == []
+
+
+# Parked claims.
+
+
+def test_a_parked_claim_gets_the_task_when_it_comes(w: World) -> None:
+    parked = w.park("a")
+    task = w.enqueue()
+    [held] = parked.tasks
+    assert (held.id, held.state) == (task.id, State.RUNNING)
+
+
+def test_one_task_wakes_one_waiter_first_come_first_served(w: World) -> None:
+    waiters = [w.park(name) for name in "abc"]
+    first = w.enqueue()
+    assert ids(waiters[0].tasks) == [first.id]
+    assert waiters[1].waiting and waiters[2].waiting
+    second = w.enqueue()
+    assert ids(waiters[1].tasks) == [second.id]
+    assert waiters[2].waiting
+
+
+def test_a_bulk_fills_the_first_waiter_up_to_its_max_then_the_next(w: World) -> None:
+    first, second = w.park("a", max=2), w.park("b", max=2)
+    w.bulk(*(w.new(id=f"{n}") for n in range(3)))
+    assert sorted(ids(first.tasks) + ids(second.tasks)) == ["0", "1", "2"]
+    assert len(first.tasks) == 2
+
+
+def test_a_waiter_is_woken_only_by_what_it_can_serve(w: World) -> None:
+    mail = w.park("a", names=("mail",))
+    q2 = w.park("b", queues=("q2",))
+    w.enqueue("scan")
+    assert mail.waiting and q2.waiting
+    task = w.enqueue("scan", queue="q2")
+    assert ids(q2.tasks) == [task.id]
+    task = w.enqueue("mail")
+    assert ids(mail.tasks) == [task.id]
+
+
+def test_a_parked_claim_is_answered_empty_when_its_time_is_up(w: World) -> None:
+    parked = w.park(wait=MINUTE)
+    w.advance(MINUTE - 1)
+    assert parked.waiting
+    w.advance(1)
+    assert parked.tasks == []
+    w.enqueue()
+    assert len(w.claim()) == 1
+
+
+def test_a_wait_that_is_over_at_once_is_answered_at_once(w: World) -> None:
+    reply = w.apply(c.Claim(tenant="acme", wait_until=w.now))
+    assert isinstance(reply, Claimed) and reply.tasks == []
+
+
+def test_a_scheduled_task_that_falls_due_wakes_a_waiter(w: World) -> None:
+    task = w.enqueue(delay=MINUTE)
+    parked = w.park()
+    w.advance(MINUTE)
+    [held] = parked.tasks
+    assert held.id == task.id
+    assert held.lease is not None and held.lease.claimed_at == w.now
+
+
+@pytest.mark.parametrize("way", ["lease lost", "released", "failed", "promoted", "retried", "resumed", "patched"])
+def test_whatever_makes_a_task_ready_wakes_a_waiter(w: World, way: str) -> None:
+    match way:
+        case "lease lost" | "released" | "failed" | "retried":
+            w.enqueue(id="t", queue="q")
+            [held] = w.claim("other")
+        case "promoted" | "patched":
+            w.enqueue(id="t", queue="q", delay=HOUR)
+        case "resumed":
+            w.set_queue("q", paused=True)
+            w.enqueue(id="t", queue="q")
+    if way == "retried":
+        w.cancel_held(held)
+    parked = w.park("a")
+    match way:
+        case "lease lost":
+            w.advance(LEASE)
+        case "released":
+            w.release(held)
+        case "failed":
+            w.fail(held, retry_after=0)
+        case "promoted":
+            w.promote("t")
+        case "patched":
+            w.patch("t", run_at=w.now)
+        case "resumed":
+            w.set_queue("q", paused=False)
+        case "retried":
+            w.retry("t")
+    assert ids(parked.tasks) == ["t"]
+
+
+def test_a_waiter_that_is_gone_takes_nothing(w: World) -> None:
+    gone = w.park("a")
+    stays = w.park("b")
+    w.unpark(gone)
+    task = w.enqueue()
+    assert gone.waiting
+    assert ids(stays.tasks) == [task.id]
+
+
+def test_unparking_twice_or_unknown_does_nothing(w: World) -> None:
+    gone = w.park("a")
+    w.unpark(gone)
+    w.unpark(gone)
+    assert w.stats().waiting_claims == 0
+
+
+def test_a_new_queue_or_name_finds_those_that_wait_for_it(w: World) -> None:
+    parked = w.park(queues=("not-there-yet",))
+    task = w.enqueue(queue="not-there-yet")
+    assert ids(parked.tasks) == [task.id]
+
+
+def test_waiters_of_other_tenants_are_left_alone(w: World) -> None:
+    parked = w.park("a")
+    w.tenant = "globex"
+    w.enqueue()
+    assert parked.waiting
+
+
+# Claim ids.
+
+
+def test_repeating_a_claim_id_returns_the_tasks_of_the_first_answer(w: World) -> None:
+    for _ in range(3):
+        w.enqueue()
+    first = w.claim(max=2, claim_id="c1")
+    again = w.claim(max=2, claim_id="c1")
+    assert ids(again) == ids(first)
+    assert [lease_token(task) for task in again] == [lease_token(task) for task in first]
+    assert len(w.claim(max=2, claim_id="c2")) == 1
+
+
+def test_a_repeated_claim_id_returns_only_what_is_still_held(w: World) -> None:
+    for _ in range(3):
+        w.enqueue()
+    first = w.claim(max=2, claim_id="c1")
+    w.complete(first[0])
+    assert ids(w.claim(max=2, claim_id="c1")) == [first[1].id]
+
+
+def test_a_claim_id_is_forgotten_when_none_of_its_tasks_is_held(w: World) -> None:
+    w.enqueue()
+    [held] = w.claim(claim_id="c1")
+    w.complete(held)
+    assert w.claim(claim_id="c1") == []
+    task = w.enqueue()
+    assert ids(w.claim(claim_id="c1")) == [task.id]
+
+
+def test_an_empty_answer_is_not_remembered(w: World) -> None:
+    assert w.claim(claim_id="c1") == []
+    task = w.enqueue()
+    assert ids(w.claim(claim_id="c1")) == [task.id]
+
+
+def test_a_claim_id_is_remembered_over_a_reload(w: World) -> None:
+    w.enqueue()
+    w.enqueue()
+    first = w.claim(max=2, claim_id="c1")
+    w.reload()
+    again = w.claim(max=2, claim_id="c1")
+    assert [lease_token(task) for task in again] == [lease_token(task) for task in first]
+    w.complete(again[0])
+    assert ids(w.claim(claim_id="c1")) == [first[1].id]
+
+
+def test_a_lease_lost_leaves_the_claim_id(w: World) -> None:
+    w.enqueue()
+    [lost] = w.claim(claim_id="c1")
+    w.advance(LEASE)
+    [again] = w.claim("b", claim_id="c2")
+    assert again.id == lost.id
+    assert w.claim(claim_id="c1") == []
+
+
+def test_a_repeat_takes_over_a_parked_first(w: World) -> None:
+    first = w.park(claim_id="c1")
+    repeat = w.park(claim_id="c1")
+    assert w.stats().waiting_claims == 1
+    task = w.enqueue()
+    assert ids(repeat.tasks) == [task.id]
+    with pytest.raises(LineshaftError):
+        assert first.tasks == []
+        raise LineshaftError("an empty answer is as good")
+
+
+def test_a_claim_id_of_another_tenant_is_another(w: World) -> None:
+    w.enqueue()
+    w.claim(claim_id="c1")
+    w.tenant = "globex"
+    assert w.claim(claim_id="c1") == []
+
+
+# Prefetch and start.
+
+
+def test_a_prefetched_task_is_claimed_and_has_no_attempt_until_it_starts(w: World) -> None:
+    w.enqueue()
+    [held] = w.claim(start=False)
+    assert (held.state, held.attempt) == (State.CLAIMED, 0)
+    w.advance(SECOND)
+    answer = w.start(held)
+    assert (answer.state, answer.lease_ttl) == (State.RUNNING, LEASE)
+    started = w.get(held)
+    assert (started.state, started.attempt) == (State.RUNNING, 1)
+    assert started.lease is not None and started.lease.started_at == w.now
+    assert lease_token(started) == lease_token(held)
+
+
+def test_starting_twice_counts_once(w: World) -> None:
+    w.enqueue()
+    [held] = w.claim(start=False)
+    w.start(held)
+    w.start(held)
+    assert w.get(held).attempt == 1
+
+
+def test_a_prefetched_task_that_is_released_burned_nothing(w: World) -> None:
+    w.enqueue()
+    [held] = w.claim(start=False)
+    w.release(held)
+    [again] = w.claim("b")
+    assert again.attempt == 1
+
+
+def test_an_outcome_of_a_prefetched_task_begins_it(w: World) -> None:
+    w.enqueue()
+    [held] = w.claim(start=False)
+    w.complete(held)
+    done = w.get(held)
+    assert (done.state, done.attempt) == (State.COMPLETED, 1)
+    assert w.states(held)[-3:] == [State.CLAIMED, State.RUNNING, State.COMPLETED]
+
+
+def test_a_prefetched_task_whose_lease_is_lost_is_queued_and_charged(w: World) -> None:
+    w.enqueue()
+    [held] = w.claim(start=False)
+    w.advance(LEASE)
+    task = w.get(held)
+    assert (task.state, task.attempt) == (State.QUEUED, 0)
+    assert task.run is not None and task.run.lost_leases == 1
+    with pytest.raises(LeaseLost):
+        w.start(held)
+
+
+# A worker says what it holds, and workers that go.
+
+
+def test_holding_releases_what_the_worker_does_not_know_of(w: World) -> None:
+    for name in "xyz":
+        w.enqueue(id=name)
+    x, y, z = w.claim("a", incarnation="1", max=3)
+    got = w.claim("a", incarnation="1", holding=(lease_token(y),), max=10)
+    assert sorted(ids(got)) == ["x", "z"]
+    assert {task.attempt for task in got} == {1}
+    with pytest.raises(LeaseLost):
+        w.complete(x)
+    w.complete(y)
+
+
+def test_holding_touches_no_other_incarnation(w: World) -> None:
+    w.enqueue()
+    [held] = w.claim("a", incarnation="1")
+    assert w.claim("a", incarnation="2", holding=()) == []
+    assert w.claim("b", holding=()) == []
+    w.complete(held)
+
+
+def test_holding_with_a_repeated_claim_id_keeps_what_the_claim_brought(w: World) -> None:
+    w.enqueue(id="x")
+    w.enqueue(id="y")
+    [x] = w.claim("a", claim_id="c1")
+    w.claim("a", claim_id="c2")
+    again = w.claim("a", claim_id="c2", holding=(lease_token(x),))
+    assert ids(again) == ["y"]
+    assert again[0].lease is not None and again[0].lease.fence == 2
+
+
+def test_holding_nothing_at_all_is_said_with_an_empty_list(w: World) -> None:
+    w.enqueue()
+    [held] = w.claim("a")
+    assert w.claim("a", holding=None) == []
+    [again] = w.claim("a", holding=())
+    assert again.id == held.id
+    assert (again.attempt, again.run.lost_leases if again.run else None) == (1, 0)
+
+
+def test_a_draining_worker_gets_no_more_and_is_told(w: World) -> None:
+    w.enqueue(id="x")
+    [held] = w.claim("a", incarnation="1")
+    assert w.drain("a").draining
+    w.enqueue(id="y")
+    reply = w.apply(w.claim_command("a", incarnation="1", wait=MINUTE))
+    assert isinstance(reply, Claimed)
+    assert (reply.tasks, reply.directive) == ([], "drain")
+    assert w.heartbeat(held).directive == "drain"
+    w.complete(held)
+    assert ids(w.claim("b")) == ["y"]
+
+
+def test_draining_answers_a_parked_claim_at_once(w: World) -> None:
+    parked = w.park("a", incarnation="1")
+    other = w.park("b")
+    w.drain("a", incarnation="1")
+    assert (parked.tasks, parked.reply.directive) == ([], "drain")
+    assert other.waiting
+
+
+def test_a_new_incarnation_of_a_drained_worker_works_again(w: World) -> None:
+    w.claim("a", incarnation="1")
+    w.drain("a", incarnation="1")
+    w.enqueue()
+    assert w.claim("a", incarnation="1") == []
+    assert len(w.claim("a", incarnation="2")) == 1
+
+
+def test_a_drain_is_remembered_over_a_reload(w: World) -> None:
+    w.claim("a", incarnation="1")
+    w.drain("a")
+    w.reload()
+    w.enqueue()
+    assert w.claim("a", incarnation="1") == []
+
+
+def test_draining_an_unknown_worker_or_incarnation_is_not_found(w: World) -> None:
+    w.claim("a", incarnation="1")
+    with pytest.raises(NotFound):
+        w.drain("b")
+    with pytest.raises(NotFound):
+        w.drain("a", incarnation="2")
+
+
+def test_a_report_claims_the_next_tasks_after_its_items(w: World) -> None:
+    w.enqueue(id="x")
+    w.enqueue(id="y")
+    [x] = w.claim("a")
+    reported = w.report(c.Complete(task_id="x", token=lease_token(x)), claim=w.claim_command("a", max=5))
+    assert [getattr(item, "state", None) for item in reported.items] == [State.COMPLETED]
+    assert ids(reported.tasks) == ["y"]
+
+
+def test_a_report_never_waits_for_its_claim(w: World) -> None:
+    reported = w.report(claim=w.claim_command("a", wait=MINUTE))
+    assert (reported.items, reported.tasks) == ([], [])
+
+
+def test_a_bad_item_of_a_report_spoils_only_itself(w: World) -> None:
+    w.enqueue(id="x")
+    w.enqueue(id="y")
+    x, y = w.claim(max=2)
+    reported = w.report(
+        c.Complete(task_id="nobody", token="1-1"),
+        c.Complete(task_id="x", token=lease_token(y)),
+        c.Complete(task_id="x", token="no token"),
+        c.Complete(task_id="y", token=lease_token(y)),
+        c.Complete(task_id="x", token=lease_token(x)),
+    )
+    assert [type(item).__name__ for item in reported.items] == [
+        "NotFound", "LeaseLost", "LeaseLost", "OpReply", "OpReply",
+    ]  # fmt: skip
+
+
+def test_a_draining_worker_may_report_and_claims_nothing(w: World) -> None:
+    w.enqueue(id="x")
+    w.enqueue(id="y")
+    [x] = w.claim("a")
+    w.drain("a")
+    reported = w.report(c.Complete(task_id="x", token=lease_token(x)), claim=w.claim_command("a"))
+    assert (len(reported.items), reported.tasks, reported.directive) == (1, [], "drain")
+
+
+def test_a_paused_queue_hands_nothing_out_but_takes_outcomes_and_tasks(w: World) -> None:
+    w.enqueue(id="x")
+    [x] = w.claim()
+    w.set_queue(paused=True)
+    w.enqueue(id="y")
+    assert w.claim() == []
+    w.complete(x)
+    w.reload()
+    assert w.claim() == []
+    parked = w.park("a")
+    w.enqueue(id="z")
+    assert parked.waiting
+    w.set_queue(paused=False)
+    assert ids(parked.tasks) == ["y"]
+
+
+def test_a_waiter_of_several_queues_is_not_held_up_by_a_paused_one(w: World) -> None:
+    w.set_queue("q1", paused=True)
+    w.enqueue(id="x", queue="q1", priority=-9)
+    w.enqueue(id="y", queue="q2")
+    assert ids(w.claim(max=5)) == ["y"]
+
+
+def test_promoting_what_runs_is_refused_and_claims_of_finished_tasks_are_none(w: World) -> None:
+    w.enqueue(id="x")
+    [x] = w.claim()
+    with pytest.raises(Conflict):
+        w.promote("x")
+    w.complete(x)
+    assert w.claim() == []
