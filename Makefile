@@ -10,7 +10,7 @@ SEED ?= 0
 SEEDS ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format bench soak lock environment clean
+.PHONY: help demo test check lint style types contracts format bench soak lock environment clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -24,10 +24,16 @@ test: $(READY) ## every test, and the branch coverage of the core
 check: lint ## what a change must pass before it is committed; under two minutes
 	$(RUN) -m pytest $(TESTS) -m "not slow and not faults" --seeds=10 -q
 
-lint: $(READY) ## style, types and the direction of imports
+lint: style types contracts ## style, types and the direction of imports
+
+style: $(READY)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+
+types: $(READY)
 	$(RUN) -m mypy
+
+contracts: $(READY)
 	$(VENV)/bin/lint-imports
 
 format: $(READY) ## bring the code into shape
