@@ -1,7 +1,7 @@
 """Commands: everything that can be asked of a shard, as values.
 
-A command is applied by `Shard.apply`; being a value it can be applied again after a missing row was loaded,
-after a rejected batch was bisected, and printed by the simulator. All instants and durations are milliseconds.
+A command is applied by `Shard.apply`; being a value it can be applied again after a missing row was
+loaded or a rejected batch was bisected, and printed by the simulator. All instants and durations are milliseconds.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class Patch(Command, frozen=True, kw_only=True):
 
 
 class Cancel(Command, frozen=True, kw_only=True):
-    """End a task that is not running; ask a running one to end → `Found`. Raises `Conflict` if it has ended."""
+    """End a task that is not running, ask a running one to end → `Found`. Raises `Conflict` if ended."""
 
     id: str
     reason: str | None = None
@@ -252,7 +252,10 @@ class Barrier(Command, frozen=True, kw_only=True):
 
 
 class Tick(Command, frozen=True, kw_only=True):
-    """Let time pass: due tasks, lost leases, timeouts, expiries, waits that are over. `leases` False while the store stalls."""
+    """Let time pass: due tasks, lost leases, timeouts, expiries, waits that are over → `None`.
+
+    `leases` is False while the store stalls: no worker could report, so no lease is lost.
+    """
 
     leases: bool = True
 

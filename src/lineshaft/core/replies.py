@@ -143,3 +143,18 @@ class StatsReply(msgspec.Struct, frozen=True, kw_only=True):
     totals: dict[str, int]
     """How often since this process loaded the shard: enqueued, claimed, started, completed, failed, retried,
     cancelled, lost, timed_out, released, snoozed."""
+
+
+class Directive(msgspec.Struct, frozen=True, kw_only=True):
+    """Something to tell a worker at once where it is connected; else its next heartbeat or claim brings it.
+
+    `task_id` and `token` are None where it concerns the worker as a whole ("drain").
+    """
+
+    tenant: str
+    worker_id: str
+    incarnation: str | None
+    directive: str
+    task_id: str | None = None
+    token: str | None = None
+    reason: str | None = None

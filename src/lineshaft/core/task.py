@@ -94,8 +94,8 @@ class Lease(msgspec.Struct, frozen=True, gc=False, array_like=True):
     incarnation: str | None = None
     claim_id: str | None = None
     started_at: int | None = None
-    extended: int = 0
-    """Milliseconds granted so far because nobody owned the shard; capped, so a dead worker is noticed."""
+    renewals: int = 0
+    """How many loads in a row renewed it without hearing of the worker; capped, so a dead one is noticed."""
 
 
 class Attempt(msgspec.Struct, frozen=True, gc=False, array_like=True):

@@ -1,0 +1,99 @@
+"""What has changed since the last cut, and the counters: everything that the next commit will carry."""
+
+from __future__ import annotations
+
+from lineshaft.core.batch import Batch, Blob, Change, Counters, Forgotten, Record
+from lineshaft.core.task import State, Task
+
+TOTALS = (
+    "enqueued",
+    "claimed",
+    "started",
+    "completed",
+    "failed",
+    "retried",
+    "cancelled",
+    "lost",
+    "timed_out",
+    "released",
+    "snoozed",
+)
+
+
+class Ledger:
+    """The pending changes. Rows within one batch are coalesced to their last state; moves are all told."""
+
+    __slots__ = (
+        "blobs",
+        "changes",
+        "fence",
+        "forgotten",
+        "now",
+        "position",
+        "records",
+        "rows",
+        "seq",
+        "totals",
+    )
+
+    def __init__(self, counters: Counters, position: int) -> None:
+        self.now = counters.now
+        self.seq = counters.seq
+        self.fence = counters.fence
+        self.position = position + 1
+        self.totals = dict.fromkeys(TOTALS, 0)
+        self._clear()
+
+    def _clear(self) -> None:
+        self.rows: dict[int, Task] = {}
+        self.blobs: dict[tuple[Blob, int], bytes | None] = {}
+        self.forgotten: dict[int, Forgotten] = {}
+        self.records: dict[tuple[str, str, str], Record] = {}
+        self.changes: list[Change] = []
+
+    @property
+    def dirty(self) -> bool:
+        """Tell whether there is anything to commit."""
+        return bool(self.rows or self.blobs or self.forgotten or self.records or self.changes)
+
+    @property
+    def observed(self) -> int:
+        """Return the position that must be durable before what is in memory now may be shown."""
+        return self.position if self.dirty else self.position - 1
+
+    def tell(self, task: Task, reason: str | None = None) -> None:
+        """Keep the task's row and tell its move in the log."""
+        self.rows[task.seq] = task
+        self._change(task, task.state, reason)
+
+    def forget(self, task: Task) -> None:
+        """Delete the row with its blobs."""
+        self.rows.pop(task.seq, None)
+        for kind in Blob:
+            self.blobs.pop((kind, task.seq), None)
+        self.forgotten[task.seq] = Forgotten(task.seq, task.tenant, task.id)
+        self._change(task, None, "deleted")
+
+    def _change(self, task: Task, state: State | None, reason: str | None) -> None:
+        spec = task.spec
+        self.changes.append(
+            Change(
+                task.seq, task.tenant, task.id, spec.name, spec.queue, state, self.now, task.attempt, reason
+            )
+        )
+
+    def cut(self, nonce: bytes) -> Batch:
+        """Take the pending changes as a batch of snapshots and begin the next position."""
+        batch = Batch(
+            position=self.position,
+            nonce=nonce,
+            counters=Counters(self.now, self.seq, self.fence),
+            tasks=[self.rows[seq].snapshot() for seq in sorted(self.rows)],
+            blobs=[(kind, seq, data) for (kind, seq), data in self.blobs.items()],
+            forgotten=list(self.forgotten.values()),
+            records=list(self.records.values()),
+            changes=self.changes,
+        )
+        self.position += 1
+        self._clear()
+        return batch

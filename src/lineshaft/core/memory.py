@@ -1,0 +1,342 @@
+"""What a shard holds in memory, and the few moves that everything else is made of.
+
+Open tasks are all here. Finished ones stay for a while, so that a repeated report or a waiting client finds
+them; what is not here raises `Missing`, and the engine brings it from the store.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import msgspec
+
+from lineshaft.core.batch import Counters, Record, Snapshot
+from lineshaft.core.claimers import Claimer
+from lineshaft.core.commands import WorkerInfo
+from lineshaft.core.deadlines import Deadlines, Kind
+from lineshaft.core.fleet import Worker
+from lineshaft.core.lanes import Lane
+from lineshaft.core.ledger import Ledger
+from lineshaft.core.replies import Directive, Found
+from lineshaft.core.task import KEPT_ATTEMPTS as _KEPT
+from lineshaft.core.task import Attempt, Lease, Run, State, Task
+from lineshaft.core.tenants import Queue, Tenant
+from lineshaft.core.transitions import check_move
+
+MAX_RENEWALS = 20
+"""Loads in a row that renew a lease although nothing was heard of its worker; then it runs out."""
+
+PRUNE_MARGIN = 60_000
+"""How long after its retention a finished task may still lie in the store; nobody is shown it."""
+
+
+class Parked:
+    """The answer is not ready; it will be among `deliveries`, under the ticket of the command."""
+
+
+PARKED: Final = Parked()
+
+
+class Missing(Exception):
+    """A command needs rows that are not in memory; nothing was changed. `keys` are (tenant, task id)."""
+
+    def __init__(self, keys: list[tuple[str, str]]) -> None:
+        super().__init__(keys)
+        self.keys = keys
+
+
+class Memory:
+    """All state of a shard. Methods change it; rules about when to call them live in the modules of the verbs."""
+
+    def __init__(self, snapshot: Snapshot, now: int) -> None:
+        self.ledger = Ledger(snapshot.counters, snapshot.position)
+        self.ledger.now = max(now, snapshot.counters.now)
+        self.tenants: dict[str, Tenant] = {}
+        self.deadlines = Deadlines()
+        self.deliveries: list[tuple[int, object]] = []
+        self.directives: list[Directive] = []
+        self.found: Mapping[tuple[str, str], Task | None] = {}
+        self.ready_lanes: dict[Lane, Tenant] = {}
+        self.freed_workers: dict[Worker, Tenant] = {}
+        self.records: dict[tuple[str, str, str], bytes] = {}
+        self.gone: dict[tuple[str, str], int] = {}
+        """Deleted tasks → the position that deletes them; the store may show them until then."""
+        self._finished: deque[tuple[int, Task]] = deque()
+        self._load(snapshot)
+
+    @property
+    def now(self) -> int:
+        """Return the shard's present; it never runs backwards."""
+        return self.ledger.now
+
+    def tenant(self, name: str) -> Tenant:
+        """Return the tenant, made on first sight."""
+        tenant = self.tenants.get(name)
+        if tenant is None:
+            tenant = self.tenants[name] = Tenant(name)
+        return tenant
+
+    # -- finding ---------------------------------------------------------------------------------
+
+    def need(self, tenant: Tenant, ids: Iterable[str]) -> None:
+        """Raise `Missing` with all ids that are neither in memory nor were looked up for this command."""
+        name, tasks, found, gone = tenant.name, tenant.tasks, self.found, self.gone
+        keys = [
+            (name, id) for id in ids if id not in tasks and (name, id) not in found and (name, id) not in gone
+        ]
+        if keys:
+            raise Missing(keys)
+
+    def find(self, tenant: Tenant, task_id: str) -> Task | None:
+        """Return a task, open or finished and retained, or None; memory wins over what was looked up."""
+        task = tenant.tasks.get(task_id)
+        if task is None:
+            key = (tenant.name, task_id)
+            if key in self.gone:
+                return None
+            if key not in self.found:
+                raise Missing([key])
+            task = self.found[key]
+            if task is not None:
+                task = task.snapshot()
+                task.spec = tenant.share(task.spec)
+                self.remember_finished(tenant, task)
+        if task is not None and task.run is not None and task.state.terminal:
+            prune_at = task.run.prune_at
+            if prune_at is not None and prune_at <= self.now:
+                return None
+        return task
+
+    def remember_finished(self, tenant: Tenant, task: Task) -> None:
+        """Keep a finished task in memory for a while."""
+        tenant.tasks[task.id] = task
+        self._finished.append((self.ledger.position, task))
+
+    def evict(self, keep: int) -> None:
+        """Drop finished tasks from memory, oldest first, down to `keep`; never one that is not committed."""
+        finished = self._finished
+        while len(finished) > keep and finished[0][0] < self.ledger.position - 1:
+            _, task = finished.popleft()
+            tasks = self.tenants[task.tenant].tasks
+            if tasks.get(task.id) is task and task.state.terminal and task.seq not in self.ledger.rows:
+                del tasks[task.id]
+        for key, position in list(self.gone.items()):
+            if position < self.ledger.position - 1:
+                del self.gone[key]
+
+    def forget(self, tenant: Tenant, task: Task) -> None:
+        """Delete a finished task; its id is free again."""
+        tenant.queue(task.spec.queue).counts[task.state] -= 1
+        del tenant.tasks[task.id]
+        self.ledger.forget(task)
+        self.gone[(tenant.name, task.id)] = self.ledger.position
+
+    # -- moving ----------------------------------------------------------------------------------
+
+    def move(self, tenant: Tenant, task: Task, state: State, reason: str | None = None) -> None:
+        """Move a task to a state: checked, counted, told."""
+        check_move(task.state, state)
+        counts = tenant.queue(task.spec.queue).counts
+        counts[task.state] -= 1
+        counts[state] += 1
+        task.state = state
+        self.ledger.tell(task, reason)
+
+    def stand_in_line(self, tenant: Tenant, task: Task) -> None:
+        """Let a task whose state is queued or scheduled wait for its turn or its time."""
+        if task.state is State.QUEUED:
+            lane = tenant.lane(task.spec)
+            lane.push(task)
+            self.ready_lanes[lane] = tenant
+        else:
+            self.deadlines.add(task.run_at, Kind.RUN_AT, task, task.run_at)
+
+    def withdraw(self, tenant: Tenant, task: Task, was: State) -> None:
+        """Take a task out of its lane after it has ceased to be queued by another door than a claim."""
+        if was is State.QUEUED:
+            tenant.lane(task.spec).withdraw()
+
+    def replace(self, tenant: Tenant, task: Task) -> Task:
+        """Put a copy in a task's place, so that what still points at the old object finds it dead."""
+        twin = task.snapshot()
+        twin.spec = tenant.share(twin.spec)
+        tenant.tasks[task.id] = twin
+        if twin.expires_at is not None:
+            self.deadlines.add(twin.expires_at, Kind.EXPIRY, twin, twin.expires_at)
+        return twin
+
+    def run_again(self, tenant: Tenant, task: Task, run_at: int, reason: str) -> None:
+        """Queue a task whose lease has just ended, or schedule it where `run_at` is yet to come."""
+        task.run_at = run_at
+        later = run_at > self.now
+        self.move(tenant, task, State.SCHEDULED if later else State.QUEUED, reason)
+        self.stand_in_line(tenant, task)
+
+    def finish(self, tenant: Tenant, task: Task, state: State, reason: str | None = None) -> None:
+        """End a task, and tell whoever waits for it."""
+        run = task.run
+        if run is None:
+            run = task.run = Run()
+        now = self.now
+        run.finished_at = now
+        run.prune_at = now + task.spec.retention
+        was = task.state
+        self.move(tenant, task, state, reason)
+        self.withdraw(tenant, task, was)
+        self._finished.append((self.ledger.position, task))
+        self.ledger.totals[state.word] += 1
+        waits = tenant.waits.pop(task.id, None)
+        if waits:
+            reply = Found(task=task.snapshot(), position=self.ledger.position)
+            for wait in waits.values():
+                answer = msgspec.structs.replace(reply, created=True) if wait.created else reply
+                self.deliveries.append((wait.ticket, answer))
+
+    def end_lease(self, tenant: Tenant, task: Task, outcome: str, error: bytes | None = None) -> Lease:
+        """Take the lease away and write down how it ended."""
+        run = task.run
+        assert run is not None
+        assert run.lease is not None
+        lease = run.lease
+        run.lease = None
+        attempt = Attempt(
+            run.attempt,
+            run.generation,
+            lease.fence,
+            lease.worker_id,
+            lease.claimed_at,
+            lease.started_at,
+            self.now,
+            outcome,
+            error,
+        )
+        kept = (*run.attempts, attempt)
+        run.dropped_attempts += max(0, len(kept) - _KEPT)
+        run.attempts = kept[-_KEPT:]
+        self._let_go(tenant, task, lease)
+        return lease
+
+    def _let_go(self, tenant: Tenant, task: Task, lease: Lease) -> None:
+        if lease.claim_id is not None:
+            claimed = tenant.claims.get(lease.claim_id)
+            if claimed is not None:
+                claimed.pop(task.seq, None)
+                if not claimed:
+                    del tenant.claims[lease.claim_id]
+        worker = tenant.fleet.of(lease.worker_id, lease.incarnation)
+        if worker is not None and worker.let_go(task) and worker.claimers:
+            self.freed_workers[worker] = tenant
+
+    def hold(self, tenant: Tenant, task: Task, lease: Lease) -> None:
+        """Count a live lease in with its worker and its claim, and watch it."""
+        if lease.claim_id is not None:
+            tenant.claims.setdefault(lease.claim_id, {})[task.seq] = task
+        worker = tenant.fleet.of(lease.worker_id, lease.incarnation)
+        if worker is not None:
+            worker.hold(task)
+        self.deadlines.add_lease(task)
+
+    def renew(self, task: Task) -> Lease:
+        """Extend the live lease from now; in memory only, unless a load has renewed it unheard before."""
+        run = task.run
+        assert run is not None
+        assert run.lease is not None
+        lease = run.lease
+        if lease.renewals:
+            self.ledger.rows[task.seq] = task
+        expires_at = max(lease.expires_at, self.now + lease.ttl)
+        run.lease = msgspec.structs.replace(lease, expires_at=expires_at, renewals=0)
+        self.deadlines.add_lease(task)
+        return run.lease
+
+    def extend(self, task: Task, duration: int) -> None:
+        """Let the live lease run longer by a duration in which its worker could not report."""
+        run = task.run
+        assert run is not None
+        assert run.lease is not None
+        run.lease = msgspec.structs.replace(run.lease, expires_at=run.lease.expires_at + duration)
+        self.deadlines.add_lease(task)
+
+    def unpark(self, tenant: Tenant, claimer: Claimer) -> None:
+        """Let a claimer wait no longer."""
+        claimer.leave()
+        tenant.claimers.pop(claimer.ticket, None)
+        claim_id = claimer.claim.claim_id
+        if claim_id is not None and tenant.parked_by_claim_id.get(claim_id) is claimer:
+            del tenant.parked_by_claim_id[claim_id]
+
+    def set_switches(self, queue: Queue, data: bytes) -> None:
+        """Read a queue's stored switches: a "p" for paused, a "c" for closed."""
+        queue.paused = b"p" in data
+        queue.closed = b"c" in data
+
+    # -- loading ---------------------------------------------------------------------------------
+
+    def _load(self, snapshot: Snapshot) -> None:
+        for record in snapshot.records:
+            self._load_record(record)
+        for census in snapshot.finished:
+            self.tenant(census.tenant).queue(census.queue).counts[census.state] += census.count
+        for task in snapshot.tasks:
+            tenant = self.tenant(task.tenant)
+            task.spec = tenant.share(task.spec)
+            tenant.tasks[task.id] = task
+            tenant.queue(task.spec.queue).counts[task.state] += 1
+            if task.expires_at is not None:
+                self.deadlines.add(task.expires_at, Kind.EXPIRY, task, task.expires_at)
+            if task.lease is None:
+                self.stand_in_line(tenant, task)
+            else:
+                self._load_lease(tenant, task, task.lease)
+        self.ready_lanes.clear()  # nobody is parked yet
+
+    def _load_record(self, record: Record) -> None:
+        tenant = self.tenant(record.tenant)
+        data = record.data or b""
+        if record.kind == "queue":
+            self.set_switches(tenant.queue(record.key), data)
+        elif record.kind == "drain":
+            tenant.fleet.draining[record.key] = data.decode()
+        self.records[(record.kind, record.tenant, record.key)] = data
+
+    def _load_lease(self, tenant: Tenant, task: Task, lease: Lease) -> None:
+        """Renew it whole: its worker could not report while nobody owned the shard, and heartbeats are not stored."""
+        run = task.run
+        assert run is not None
+        if lease.renewals < MAX_RENEWALS:
+            lease = msgspec.structs.replace(
+                lease, expires_at=max(lease.expires_at, self.now + lease.ttl), renewals=lease.renewals + 1
+            )
+            run.lease = lease
+            self.ledger.rows[task.seq] = task
+        if lease.worker_id is not None and tenant.fleet.of(lease.worker_id, lease.incarnation) is None:
+            tenant.fleet.hear(WorkerInfo(id=lease.worker_id, incarnation=lease.incarnation), self.now)
+        self.hold(tenant, task, lease)
+        if task.state is State.RUNNING and task.spec.timeout is not None and lease.started_at is not None:
+            # Its worker may have finished in time and found nobody to report to.
+            at = max(lease.started_at + task.spec.timeout, self.now + lease.ttl)
+            self.deadlines.add(at, Kind.TIMEOUT, task, lease.fence)
+
+    @property
+    def counters(self) -> Counters:
+        """Return the counters as they stand."""
+        return Counters(self.ledger.now, self.ledger.seq, self.ledger.fence)
+
+    def set_drain(self, tenant: Tenant, worker_id: str, incarnation: str | None) -> None:
+        """Remember which incarnation of a worker is to go ("" where it names none), or None for nobody."""
+        if incarnation is None:
+            tenant.fleet.draining.pop(worker_id, None)
+            self.put_record("drain", tenant.name, worker_id, None)
+        else:
+            tenant.fleet.draining[worker_id] = incarnation
+            self.put_record("drain", tenant.name, worker_id, incarnation.encode())
+
+    def put_record(self, kind: str, tenant: str, key: str, data: bytes | None) -> None:
+        """Write or delete a small row that is not a task."""
+        if data is None:
+            self.records.pop((kind, tenant, key), None)
+        else:
+            self.records[(kind, tenant, key)] = data
+        self.ledger.records[(kind, tenant, key)] = Record(kind, tenant, key, data)
