@@ -246,7 +246,7 @@ def _live_head(memory: Memory, tenant: Tenant, lane: Lane) -> Task | None:
 
 
 def _fits(memory: Memory, worker: Worker | None, lane: Lane, head: Task) -> bool:
-    """Tell whether the worker has free what the head needs; one that starves gets a worker kept free for it."""
+    """Tell whether the worker has free what the head needs; for one that starves a worker is kept free."""
     assert worker is not None
     if worker.kept_from(lane):
         return False

@@ -1,7 +1,8 @@
 """Commands: everything that can be asked of a shard, as values.
 
 A command is applied by `Shard.apply`; being a value it can be applied again after a missing row was
-loaded or a rejected batch was bisected, and printed by the simulator. All instants and durations are milliseconds.
+loaded or a rejected batch was bisected, and printed by the simulator. All instants and durations
+are milliseconds.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class Missing(Exception):
 
 
 class Memory:
-    """All state of a shard. Methods change it; rules about when to call them live in the modules of the verbs."""
+    """All state of a shard. Its methods change it; when to call them the modules of the verbs decide."""
 
     def __init__(self, snapshot: Snapshot, now: int) -> None:
         self.ledger = Ledger(snapshot.counters, snapshot.position)
@@ -84,7 +84,9 @@ class Memory:
         """Raise `Missing` with all ids that are neither in memory nor were looked up for this command."""
         name, tasks, found, gone = tenant.name, tenant.tasks, self.found, self.gone
         keys = [
-            (name, id) for id in ids if id not in tasks and (name, id) not in found and (name, id) not in gone
+            (name, task_id)
+            for task_id in ids
+            if task_id not in tasks and (name, task_id) not in found and (name, task_id) not in gone
         ]
         if keys:
             raise Missing(keys)
@@ -302,7 +304,7 @@ class Memory:
         self.records[(record.kind, record.tenant, record.key)] = data
 
     def _load_lease(self, tenant: Tenant, task: Task, lease: Lease) -> None:
-        """Renew it whole: its worker could not report while nobody owned the shard, and heartbeats are not stored."""
+        """Renew it whole: its worker could not report meanwhile, and plain heartbeats are not stored."""
         run = task.run
         assert run is not None
         if lease.renewals < MAX_RENEWALS:

@@ -148,5 +148,8 @@ def _serves(worker: Worker, lane: Lane) -> bool:
 
 
 def _asks_for(worker: Worker, queue: Queue, now: int) -> bool:
-    live = bool(worker.held or worker.claimers) or now - worker.seen_at < _LATELY
-    return live and (worker.queues is None or queue.name in worker.queues)
+    return _is_live(worker, now) and (worker.queues is None or queue.name in worker.queues)
+
+
+def _is_live(worker: Worker, now: int) -> bool:
+    return bool(worker.held or worker.claimers) or now - worker.seen_at < _LATELY

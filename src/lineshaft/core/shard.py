@@ -3,12 +3,11 @@
 It takes one command at a time with the time passed in, and yields a reply and the changes to commit. It knows
 no clock, no chance, no I/O. Whoever runs it (the engine, a test, the simulator) does this:
 
-    reply = shard.apply(command, now, ticket=7)     # PARKED: the answer comes later, under the ticket
-    position = shard.observed()                     # the reply may be shown once this is durable
-    replies = shard.take_deliveries()               # answers to parked commands; the same position holds for them
-    batch = shard.cut(nonce)                        # when it is time to commit
-    ...
-    shard.apply(Tick(tenant="*"), now)              # at shard.next_deadline()
+    reply = shard.apply(command, now, ticket=7)  # PARKED: the answer comes later, under the ticket
+    position = shard.observed()                  # the reply may be shown once this is durable
+    replies = shard.take_deliveries()            # answers to parked commands, under the same condition
+    batch = shard.cut(nonce)                     # when it is time to commit
+    shard.apply(Tick(tenant="*"), now)           # at shard.next_deadline()
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ from lineshaft.errors import NotFound
 __all__ = ["PARKED", "Missing", "Parked", "Shard"]
 
 _TICK_WORK = 2_000
-"""Deadlines handled by one tick; more wait for the next, which comes at once, so that nobody else waits long."""
+"""Deadlines handled by one tick; the rest wait for the next, at once, so that nobody else waits long."""
 
 
 class Shard:
@@ -177,10 +176,10 @@ class Shard:
             self._pass_deadline(*due)
         if command.leases:
             for _ in range(_TICK_WORK):
-                task = memory.deadlines.pop_lost_lease(now)
-                if task is None:
+                lost = memory.deadlines.pop_lost_lease(now)
+                if lost is None:
                     break
-                outcomes.lose_lease(memory, memory.tenant(task.tenant), task)
+                outcomes.lose_lease(memory, memory.tenant(lost.tenant), lost)
 
     def _pass_deadline(self, kind: Kind, subject: Any, mark: int) -> None:
         memory = self._memory
@@ -190,13 +189,13 @@ class Shard:
         elif kind is Kind.WAIT:
             enqueue.wait_over(memory, subject)
         else:
-            tenant = memory.tenant(subject.tenant)
-            if tenant.tasks.get(subject.id) is subject:
-                self._pass_task_deadline(kind, subject, mark)
+            self._pass_task_deadline(kind, subject, mark)
 
     def _pass_task_deadline(self, kind: Kind, task: Task, mark: int) -> None:
         memory = self._memory
         tenant = memory.tenant(task.tenant)
+        if tenant.tasks.get(task.id) is not task:
+            return  # a copy has taken its place
         if kind is Kind.RUN_AT:
             if task.state is State.SCHEDULED and task.run_at == mark:
                 memory.move(tenant, task, State.QUEUED)
@@ -250,8 +249,8 @@ class Shard:
         tenant = memory.tenant(command.tenant)
         named = [
             worker
-            for (id, incarnation), worker in tenant.fleet.workers.items()
-            if id == command.worker_id and command.incarnation in (None, incarnation)
+            for (worker_id, incarnation), worker in tenant.fleet.workers.items()
+            if worker_id == command.worker_id and command.incarnation in (None, incarnation)
         ]
         if not named:
             raise NotFound(f"no worker {command.worker_id!r} was heard of lately", field="id")

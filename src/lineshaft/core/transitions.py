@@ -28,7 +28,7 @@ LEGAL: dict[State | None, frozenset[State]] = {
     State.FAILED: frozenset({State.QUEUED}),
     State.CANCELLED: frozenset({State.QUEUED}),
 }
-"""From a state (None: not there yet) to those that may follow it; out of a terminal one leads only a manual retry."""
+"""From a state (None: not there yet) to those that may follow; only a manual retry leaves a terminal one."""
 
 
 class IllegalMove(AssertionError):
