@@ -18,7 +18,7 @@ is_name = _NAME.fullmatch
 
 
 def check_task_id(text: str, *, field: str) -> str:
-    """Return the id: 1 to 256 of letters, digits and `. _ - : / @ + =`, no `_` first; else raise `Invalid`."""
+    """Return the id: 1 to 256 letters, digits and `. _ - : / @ + =`, no `_` first; else raise `Invalid`."""
     if is_task_id(text) is None:
         raise Invalid(
             "a task id is 1 to 256 of the letters, digits and . _ - : / @ + = and does not start with _",
@@ -28,7 +28,7 @@ def check_task_id(text: str, *, field: str) -> str:
 
 
 def check_name(text: str, *, field: str) -> str:
-    """Return the name (of a task type, queue …): 1 to 128 of letters, digits, `. _ - : /`; else raise `Invalid`."""
+    """Return the name (of a task type, a queue): 1 to 128 letters, digits, `. _ - : /`; else raise `Invalid`."""
     if is_name(text) is None:
         raise Invalid("a name is 1 to 128 of the letters, digits and . _ - : /", field=field)
     return text

@@ -1,0 +1,79 @@
+"""What all messages share: how requests and answers are declared, and the types of their fields.
+
+Requests refuse unknown fields; answers are read leniently. `None` in a request means absent. Durations,
+instants and sizes in requests stay as the user spelled them; the coordinator reads them, so that an error
+names the field. In answers instants are RFC 3339 in UTC, durations seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+Duration: TypeAlias = str | int | float
+"""`"250ms"`, `"30s"`, `"5m"`, `"1h"`, `"7d"` or a number of seconds."""
+Instant: TypeAlias = str
+"""RFC 3339, such as `"2026-01-02T03:04:05.678Z"`."""
+Amount: TypeAlias = str | int | float
+"""A number, or a size such as `"24GiB"`."""
+Seconds: TypeAlias = int | float
+
+Priority: TypeAlias = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Batch: TypeAlias = Annotated[int, Meta(ge=1, le=1000)]
+StateWord: TypeAlias = Literal[
+    "scheduled", "waiting", "queued", "claimed", "running", "completed", "failed", "cancelled"
+]
+Directive: TypeAlias = Literal["continue", "cancel", "drain"]
+
+
+class Request(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Base of what clients send."""
+
+
+class Answer(Struct, kw_only=True, omit_defaults=True):
+    """Base of what the coordinator answers: fields that may grow, absent ones left out."""
+
+
+class ErrorInfo(Answer, kw_only=True):
+    """Why a call failed: `type` for programs, `reason` for people, and what it was about."""
+
+    type: str
+    reason: str
+    field: str | None = None
+    task_id: str | None = None
+
+
+class ErrorBody(Answer, kw_only=True):
+    """The body of every answer that is not a success. `retry_after` (seconds) accompanies 429 and 503."""
+
+    error: ErrorInfo
+    retry_after: float | None = None
+
+
+def raw(value: object) -> Raw:
+    """Return `value` encoded as the raw JSON that payloads and results are carried as."""
+    return Raw(msgspec.json.encode(value))
+
+
+__all__ = [
+    "UNSET",
+    "Amount",
+    "Answer",
+    "Batch",
+    "Count",
+    "Directive",
+    "Duration",
+    "ErrorBody",
+    "ErrorInfo",
+    "Instant",
+    "Priority",
+    "Raw",
+    "Request",
+    "Seconds",
+    "StateWord",
+    "UnsetType",
+    "raw",
+]

@@ -1,0 +1,373 @@
+"""Messages about tasks: enqueue, read, find, change, follow."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+from msgspec import Meta
+
+from lineshaft.wire.messages import (
+    UNSET,
+    Amount,
+    Answer,
+    Batch,
+    Count,
+    Duration,
+    ErrorInfo,
+    Instant,
+    Priority,
+    Raw,
+    Request,
+    Seconds,
+    StateWord,
+    UnsetType,
+)
+
+NULL = Raw(b"null")
+
+
+class RetryPolicy(Request, kw_only=True):
+    """How long to wait before the next attempt; all optional."""
+
+    backoff: Literal["exponential", "linear", "fixed"] | None = None
+    base: Duration | None = None
+    factor: Annotated[float, Meta(ge=0, le=1000)] | None = None
+    cap: Duration | None = None
+    jitter: Annotated[float, Meta(ge=0, le=1)] | None = None
+
+
+class WorkerAffinity(Request, kw_only=True):
+    """What a worker must declare to be given the task."""
+
+    capability: list[str] | None = None
+    resources: dict[str, Amount] | None = None
+
+
+class Enqueue(Request, kw_only=True):
+    """A task to enqueue: only its type is required. `payload` is any JSON value.
+
+    `unique`, `group`, `limits` and `depends_on` are reserved: 422 `not_supported` where they are given.
+    """
+
+    name: str
+    payload: Raw = NULL
+    task_id: str | None = None
+    queue: str | None = None
+    priority: Priority | None = None
+    run_at: Instant | None = None
+    delay: Duration | None = None
+    expires_at: Instant | Duration | None = None
+    timeout: Duration | None = None
+    lease: Duration | None = None
+    max_retries: Count | None = None
+    retry_policy: RetryPolicy | None = None
+    worker_affinity: WorkerAffinity | None = None
+    tags: list[str] | None = None
+    metadata: Raw | None = None
+    retention: Duration | None = None
+    result_ttl: Duration | None = None
+    unique: Raw | None = None
+    group: Raw | None = None
+    limits: Raw | None = None
+    depends_on: Raw | None = None
+
+
+class EnqueueQuery(Request, kw_only=True):
+    """`wait` until the task ends; `conflict=error` for 409 where the id exists with another body."""
+
+    wait: Duration | None = None
+    conflict: Literal["error"] | None = None
+
+
+class Enqueued(Answer, kw_only=True):
+    """The task's state after an enqueue; its result or error where it had ended.
+
+    With `?wait` and the task ended in time the answer is a `ChangedTask`, which has these fields too.
+    """
+
+    task_id: str
+    state: StateWord
+    created: bool
+    position: int
+    attempt: int | None = None
+    result: Raw | UnsetType = UNSET
+    error: Raw | None = None
+
+
+class BulkItem(Answer, kw_only=True):
+    """What became of one task of a bulk enqueue: 201, 200 (it was there) or the status of its error."""
+
+    status: int
+    task_id: str | None = None
+    state: StateWord | None = None
+    created: bool | None = None
+    result: Raw | UnsetType = UNSET
+    error: Raw | ErrorInfo | None = None
+    """Of a refused item an error; of a task that had failed before, what it failed with (status 200)."""
+
+
+class BulkAnswer(Answer, kw_only=True):
+    """One item per task, in order."""
+
+    items: list[BulkItem]
+    position: int
+
+
+class TaskError(Request, kw_only=True):
+    """Why an attempt failed, in the worker's words. `data` is any JSON value."""
+
+    type: str | None = None
+    message: str | None = None
+    stack: str | None = None
+    data: Raw | UnsetType = UNSET
+
+
+class Progress(Request, kw_only=True):
+    """How far the worker is; `total` None where it does not know."""
+
+    done: int | float
+    total: int | float | None = None
+    message: str | None = None
+
+
+class RetryPolicyInfo(Answer, kw_only=True):
+    """The retry policy in force, durations in seconds."""
+
+    backoff: str
+    base: Seconds
+    factor: float
+    cap: Seconds
+    jitter: float
+
+
+class AffinityInfo(Answer, kw_only=True):
+    """What the task asks of a worker; sizes in bytes."""
+
+    capability: list[str] | None = None
+    resources: dict[str, float] | None = None
+
+
+class ProgressInfo(Answer, kw_only=True):
+    """How far the worker said it is, and when."""
+
+    done: int | float
+    at: Instant
+    total: int | float | None = None
+    message: str | None = None
+
+
+class AttemptInfo(Answer, kw_only=True):
+    """One lease of a task, and the `outcome` that ended it; the lease under way has no `ended_at`.
+
+    Outcomes: completed, failed, timeout, lease_lost, released, snoozed, cancelled.
+    """
+
+    attempt: int
+    generation: int
+    fence: int
+    claimed_at: Instant
+    worker_id: str | None = None
+    started_at: Instant | None = None
+    ended_at: Instant | None = None
+    outcome: str | None = None
+    error: Raw | None = None
+
+
+class Task(Answer, kw_only=True):
+    """A task: what it was enqueued with, and what became of it. Lists leave out the large fields."""
+
+    task_id: str
+    name: str
+    queue: str
+    state: StateWord
+    priority: int
+    attempt: int
+    lost_leases: int
+    max_retries: int
+    created_at: Instant
+    run_at: Instant
+    generation: int = 1
+    started_at: Instant | None = None
+    finished_at: Instant | None = None
+    expires_at: Instant | None = None
+    worker_id: str | None = None
+    cancel_requested_at: Instant | None = None
+    progress: ProgressInfo | None = None
+    payload: Raw | UnsetType = UNSET
+    result: Raw | UnsetType = UNSET
+    error: Raw | None = None
+    timeout: Seconds | None = None
+    lease: Seconds | None = None
+    retry_policy: RetryPolicyInfo | None = None
+    worker_affinity: AffinityInfo | None = None
+    tags: list[str] | None = None
+    metadata: Raw | None = None
+    traceparent: str | None = None
+    retention: Seconds | None = None
+    result_ttl: Seconds | None = None
+    checkpoint: Raw | None = None
+    usage: Raw | None = None
+    attempts: list[AttemptInfo] | None = None
+    position: int | None = None
+
+
+class ChangedTask(Task, kw_only=True):
+    """A task after a write; `created` where it was enqueued."""
+
+    position: int
+    created: bool | UnsetType = UNSET
+
+
+class GetQuery(Request, kw_only=True):
+    """`wait` until the task ends (or time is up: the task as it stands)."""
+
+    wait: Duration | None = None
+    min_position: Count | None = None
+
+
+Words: TypeAlias = str | list[str]
+"""One, several in a list, or (but for tags) several with commas between."""
+
+
+class Filter(Request, kw_only=True):
+    """Which tasks: fields are and-ed; the values of queue, state and name or-ed, all tags must be there.
+
+    `q` is a case-insensitive part of the id, the name, a tag or the error.
+    """
+
+    queue: Words | None = None
+    state: Words | None = None
+    name: Words | None = None
+    tag: Words | None = None
+    q: str | None = None
+
+
+class Search(Filter, kw_only=True):
+    """A page of tasks. `sort`: created_at, run_at, finished_at or priority, with `-` before it descending."""
+
+    sort: str | None = None
+    limit: Batch | None = None
+    after: str | None = None
+    min_position: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
+
+
+class TaskPage(Answer, kw_only=True):
+    """Tasks, the cursor of the next page (absent on the last) and the position that they were read at."""
+
+    tasks: list[Task]
+    as_of: int
+    next: str | None = None
+
+
+class Patch(Request, kw_only=True):
+    """What to change of a task that has not started. `null` is a payload; nothing else may be null."""
+
+    priority: Priority | UnsetType = UNSET
+    queue: str | UnsetType = UNSET
+    run_at: Instant | UnsetType = UNSET
+    payload: Raw | UnsetType = UNSET
+    tags: list[str] | UnsetType = UNSET
+
+
+class Cancel(Request, kw_only=True):
+    """Cancel a task; with `lease_token` it is its holder's own outcome."""
+
+    lease_token: str | None = None
+    reason: str | None = None
+
+
+class Nothing(Request, kw_only=True):
+    """A body without fields."""
+
+
+class Sweep(Filter, kw_only=True):
+    """A verb for many tasks: the filter's fields, or all of them inside `filter`."""
+
+    filter: Filter | None = None
+    reason: str | None = None
+    dry_run: bool | None = None
+
+
+class SweepQuery(Request, kw_only=True):
+    """`dry_run` only counts; the filter's scalars may stand here too."""
+
+    dry_run: bool | None = None
+    queue: str | None = None
+    state: str | None = None
+    name: str | None = None
+    tag: str | None = None
+    q: str | None = None
+
+
+class Swept(Answer, kw_only=True):
+    """How many tasks matched and how many the verb changed (none with `dry_run`)."""
+
+    matched: int
+    changed: int
+    position: int
+
+
+class Event(Answer, kw_only=True):
+    """Something that happened to a task: enqueued, claimed, started, finished, or how an attempt ended."""
+
+    at: Instant
+    event: str
+    attempt: int | None = None
+    worker_id: str | None = None
+    reason: str | None = None
+
+
+class History(Answer, kw_only=True):
+    """A task's attempts (the newest 20; older ones are counted) and what happened, in order of time."""
+
+    task_id: str
+    state: StateWord
+    generation: int
+    attempts: list[AttemptInfo]
+    events: list[Event]
+    dropped_attempts: int = 0
+
+
+class Reason(Answer, kw_only=True):
+    """One cause that keeps a task from running: `code` for programs, `detail` for people."""
+
+    code: str
+    detail: str
+    until: Instant | None = None
+    missing: list[str] | None = None
+
+
+class Explanation(Answer, kw_only=True):
+    """Why a task is not running, and about how many stand before it."""
+
+    task_id: str
+    state: StateWord
+    reasons: list[Reason]
+    ahead: int
+
+
+class ChangesQuery(Request, kw_only=True):
+    """Follow from cursor `after`, waiting up to `wait` for the next change."""
+
+    after: str | None = None
+    wait: Duration | None = None
+    limit: Batch | None = None
+
+
+class TaskChange(Answer, kw_only=True):
+    """One move of one task; `state` is "deleted" for one that was forgotten."""
+
+    task_id: str
+    state: str
+    queue: str
+    name: str
+    at: Instant
+    attempt: int = 0
+    reason: str | None = None
+
+
+class Changes(Answer, kw_only=True):
+    """Changes in order, and the cursor to go on from."""
+
+    changes: list[TaskChange]
+    next: str

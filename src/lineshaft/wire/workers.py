@@ -1,0 +1,241 @@
+"""Messages between workers and the coordinator: claim, report, and what a lease's holder says."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+from msgspec import Meta
+
+from lineshaft.wire.messages import (
+    UNSET,
+    Amount,
+    Answer,
+    Batch,
+    Directive,
+    Duration,
+    ErrorInfo,
+    Instant,
+    Raw,
+    Request,
+    Seconds,
+    StateWord,
+    UnsetType,
+)
+from lineshaft.wire.tasks import NULL, Progress, TaskError
+
+
+class Worker(Request, kw_only=True):
+    """Who claims, and what it has. `incarnation` is new with every start of the process."""
+
+    id: str
+    incarnation: str | None = None
+    name: str | None = None
+    version: str | None = None
+    capabilities: list[str] | None = None
+    resources: dict[str, Amount] | None = None
+    host: str | None = None
+    pid: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
+
+
+class Claim(Request, kw_only=True):
+    """Ask for up to `max` tasks of the queues or names (any where neither is given), waiting up to `wait`."""
+
+    claim_id: str | None = None
+    worker: Worker | None = None
+    queues: list[str] | None = None
+    names: list[str] | None = None
+    max: Batch | None = None
+    wait: Duration | None = None
+    lease: Duration | None = None
+    start: bool | None = None
+    holding: list[str] | None = None
+
+
+class ClaimQuery(Request, kw_only=True):
+    """The scalars of a claim; `queues` and `names` with commas between."""
+
+    claim_id: str | None = None
+    queues: str | None = None
+    names: str | None = None
+    max: Batch | None = None
+    wait: Duration | None = None
+    lease: Duration | None = None
+    start: bool | None = None
+
+
+class ClaimedTask(Answer, kw_only=True):
+    """A task under a lease. Count the lease from when the request was sent."""
+
+    task_id: str
+    lease_token: str
+    name: str
+    queue: str
+    attempt: int
+    max_retries: int
+    fence: int
+    lease_ttl: Seconds
+    enqueued_at: Instant
+    payload: Raw
+    timeout: Seconds | None = None
+    metadata: Raw | None = None
+    tags: list[str] | None = None
+    traceparent: str | None = None
+    checkpoint: Raw | None = None
+    steps: Raw | None = None
+    carry: Raw | None = None
+    position: int | None = None
+    """Only where the task is the whole answer; else beside `tasks`."""
+
+
+class ClaimedTasks(Answer, kw_only=True):
+    """The tasks leased; `directive` is "drain" where the worker is to go."""
+
+    tasks: list[ClaimedTask]
+    position: int
+    directive: Directive = "continue"
+
+
+class Start(Request, kw_only=True):
+    """Begin to execute a prefetched task."""
+
+    lease_token: str
+
+
+class Heartbeat(Request, kw_only=True):
+    """Extend the lease. `checkpoint` comes back to the next attempt."""
+
+    lease_token: str
+    progress: Progress | None = None
+    checkpoint: Raw | UnsetType = UNSET
+    usage: Raw | UnsetType = UNSET
+
+
+class LeaseAnswer(Answer, kw_only=True):
+    """The lease goes on for `lease_ttl` seconds; do as `directive` says."""
+
+    lease_ttl: Seconds
+    directive: Directive
+    position: int
+    reason: str | None = None
+
+
+class Complete(Request, kw_only=True):
+    """End with a result. `result_ttl` overrides the task's."""
+
+    lease_token: str
+    result: Raw = NULL
+    carry: Raw | UnsetType = UNSET
+    result_ttl: Duration | None = None
+
+
+class Fail(Request, kw_only=True):
+    """End the attempt with an error; tried again unless `retry` is false or no retry is left."""
+
+    lease_token: str
+    error: TaskError | None = None
+    retry: bool | None = None
+    retry_after: Duration | None = None
+
+
+class Release(Request, kw_only=True):
+    """Give the task back; no attempt is burned."""
+
+    lease_token: str
+
+
+class Snooze(Request, kw_only=True, rename={"for_": "for"}):
+    """Run it again after `for_` (on the wire: `for`); no attempt is burned."""
+
+    lease_token: str
+    for_: Duration
+
+
+class OutcomeAnswer(Answer, kw_only=True):
+    """What became of the task; `run_at` where it will run again."""
+
+    task_id: str
+    state: StateWord
+    position: int
+    run_at: Instant | None = None
+
+
+class ReportItem(Request, kw_only=True):
+    """Base of the items of a report: which task, under which lease."""
+
+    task_id: str
+    lease_token: str
+
+
+class StartItem(ReportItem, kw_only=True, tag="start", tag_field="op"):
+    """See `Start`."""
+
+
+class HeartbeatItem(ReportItem, kw_only=True, tag="heartbeat", tag_field="op"):
+    """See `Heartbeat`."""
+
+    progress: Progress | None = None
+    checkpoint: Raw | UnsetType = UNSET
+    usage: Raw | UnsetType = UNSET
+
+
+class CompleteItem(ReportItem, kw_only=True, tag="complete", tag_field="op"):
+    """See `Complete`."""
+
+    result: Raw = NULL
+    carry: Raw | UnsetType = UNSET
+    result_ttl: Duration | None = None
+
+
+class FailItem(ReportItem, kw_only=True, tag="fail", tag_field="op"):
+    """See `Fail`."""
+
+    error: TaskError | None = None
+    retry: bool | None = None
+    retry_after: Duration | None = None
+
+
+class ReleaseItem(ReportItem, kw_only=True, tag="release", tag_field="op"):
+    """See `Release`."""
+
+
+class SnoozeItem(ReportItem, kw_only=True, tag="snooze", tag_field="op", rename={"for_": "for"}):
+    """See `Snooze`."""
+
+    for_: Duration
+
+
+class CancelItem(ReportItem, kw_only=True, tag="cancel", tag_field="op"):
+    """The holder's own outcome: cancelled."""
+
+    reason: str | None = None
+
+
+Item: TypeAlias = StartItem | HeartbeatItem | CompleteItem | FailItem | ReleaseItem | SnoozeItem | CancelItem
+
+
+class Report(Request, kw_only=True):
+    """The hot path: what became of tasks, in order, each for itself; then a claim, if any."""
+
+    items: list[Item]
+    claim: Claim | None = None
+
+
+class ItemAnswer(Answer, kw_only=True):
+    """What became of one item: `status` 200, or that of its error. `lease_ttl` for start and heartbeat."""
+
+    status: int
+    state: StateWord | None = None
+    run_at: Instant | None = None
+    lease_ttl: Seconds | None = None
+    directive: Directive | None = None
+    reason: str | None = None
+    error: ErrorInfo | None = None
+
+
+class Reported(Answer, kw_only=True):
+    """One answer per item, in order, and the tasks that the claim brought."""
+
+    items: list[ItemAnswer]
+    tasks: list[ClaimedTask]
+    position: int
+    directive: Directive = "continue"
