@@ -92,15 +92,23 @@ def release(memory: Memory, tenant: Tenant, task: Task) -> None:
     """Give a leased task back to its lane; no attempt is burned."""
     run = task.run
     assert run is not None
-    if task.state is State.RUNNING:
-        run.attempt -= 1
-        run.started_at = None
-    memory.end_lease(tenant, task, "released")
+    give_back(memory, tenant, task, "released")
     memory.ledger.totals["released"] += 1
     if run.cancel is not None:
         memory.finish(tenant, task, State.CANCELLED, run.cancel.reason)
     else:
         memory.run_again(tenant, task, task.run_at, "released")
+
+
+def give_back(memory: Memory, tenant: Tenant, task: Task, outcome: str) -> None:
+    """End the lease and take the count of the attempt back, if it had begun."""
+    run = task.run
+    assert run is not None
+    begun = task.state is State.RUNNING
+    memory.end_lease(tenant, task, outcome)
+    if begun:
+        run.attempt -= 1
+        run.started_at = None
 
 
 def begin(memory: Memory, tenant: Tenant, task: Task) -> None:
@@ -186,12 +194,15 @@ def _hear(memory: Memory, tenant: Tenant, command: Claim) -> Worker | None:
         if command.holding is not None:
             raise Invalid("`holding` needs a worker with an id", field="worker")
         return None
-    worker = tenant.fleet.hear(info, memory.now)
+    fleet = tenant.fleet
+    drained = fleet.draining.get(info.id)
+    if drained is not None:
+        incarnation = info.incarnation or ""
+        if drained != incarnation or (not incarnation and fleet.of(info.id, None) is None):
+            # Another life: the one that was to go has gone.
+            memory.set_drain(tenant, info.id, None)
+    worker = fleet.hear(info, memory.now)
     worker.queues, worker.names = command.queues, command.names
-    drained = tenant.fleet.draining.get(info.id)
-    if drained is not None and drained != (info.incarnation or ""):
-        # A new incarnation: the one that was to go has gone.
-        memory.set_drain(tenant, info.id, None)
     return worker
 
 
@@ -239,7 +250,7 @@ def _ready_lanes(tenant: Tenant, claimer: Claimer) -> list[Lane]:
 def _live_head(memory: Memory, tenant: Tenant, lane: Lane) -> Task | None:
     """Return the lane's head; those past their `expires_at` end here, before anybody is given one."""
     while (head := lane.head()) is not None:
-        if head.expires_at is None or head.expires_at > memory.now:
+        if head.expires_at is None or head.expires_at > memory.now or head.attempt > 0:
             return head
         expire(memory, tenant, head)
     return None

@@ -13,6 +13,7 @@ must never become `queued` again; a copy takes its place.
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_left
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,7 @@ class Lane:
         "line",
         "name",
         "needs",
+        "pushed",
         "queue",
         "reserved_by",
         "size",
@@ -58,7 +60,8 @@ class Lane:
         self.dead = 0
         self.line: deque[Task] = deque()
         self.tail: Order | None = None
-        self.heap: list[tuple[Order, Task]] = []
+        self.heap: list[tuple[Order, int, Task]] = []
+        self.pushed = 0
         self.claimers: dict[int, Claimer] = {}
         self.reserved_by: Worker | None = None
 
@@ -69,7 +72,8 @@ class Lane:
             self.line.append(task)
             self.tail = place
         else:
-            heapq.heappush(self.heap, (place, task))
+            self.pushed += 1
+            heapq.heappush(self.heap, (place, self.pushed, task))
         self.size += 1
         if self.size == 1:
             self.queue.ready[self] = None
@@ -80,16 +84,16 @@ class Lane:
         while line and line[0].state is not State.QUEUED:
             line.popleft()
             self.dead -= 1
-        while heap and heap[0][1].state is not State.QUEUED:
+        while heap and heap[0][2].state is not State.QUEUED:
             heapq.heappop(heap)
             self.dead -= 1
         if heap and (not line or heap[0][0] < order(line[0])):
-            return heap[0][1]
+            return heap[0][2]
         return line[0] if line else None
 
     def pop(self) -> None:
         """Take the head away."""
-        if self.heap and self.head() is self.heap[0][1]:
+        if self.heap and self.head() is self.heap[0][2]:
             heapq.heappop(self.heap)
         else:
             self.line.popleft()
@@ -101,14 +105,13 @@ class Lane:
         self._shrink()
         if self.dead > _TOLERATED_DEAD and self.dead > self.size:
             self.line = deque(task for task in self.line if task.state is State.QUEUED)
-            self.heap = [entry for entry in self.heap if entry[1].state is State.QUEUED]
+            self.heap = [entry for entry in self.heap if entry[2].state is State.QUEUED]
             heapq.heapify(self.heap)
             self.dead = 0
 
     def ahead_of(self, place: Order) -> int:
-        """Count the ready tasks that go before a place; walks the lane, for explanations only."""
-        waiting = [*self.line, *(task for _, task in self.heap)]
-        return sum(1 for task in waiting if task.state is State.QUEUED and order(task) < place)
+        """Count about how many tasks go before a place (dead entries not yet stepped over count too)."""
+        return bisect_left(self.line, place, key=order) + sum(other < place for other, _, _ in self.heap)
 
     def _shrink(self) -> None:
         self.size -= 1

@@ -15,7 +15,7 @@ import msgspec
 
 from lineshaft.core.backoff import retry_delay
 from lineshaft.core.batch import Blob
-from lineshaft.core.claims import begin, claim, match, release
+from lineshaft.core.claims import begin, claim, give_back, match, release
 from lineshaft.core.commands import (
     CancelHeld,
     Complete,
@@ -185,10 +185,7 @@ def _release(memory: Memory, tenant: Tenant, task: Task, op: Release) -> OpReply
 def _snooze(memory: Memory, tenant: Tenant, task: Task, op: Snooze) -> OpReply:
     run = _run(task)
     fence = _fence(task)
-    if task.state is State.RUNNING:
-        run.attempt -= 1
-        run.started_at = None
-    memory.end_lease(tenant, task, "snoozed")
+    give_back(memory, tenant, task, "snoozed")
     memory.ledger.totals["snoozed"] += 1
     if run.cancel is not None:
         memory.finish(tenant, task, State.CANCELLED, run.cancel.reason)
@@ -230,6 +227,7 @@ def _end_attempt(
     run = _run(task)
     spec = task.spec
     memory.end_lease(tenant, task, outcome, error)
+    run.error = error
     if run.cancel is not None:
         memory.finish(tenant, task, State.CANCELLED, run.cancel.reason)
     elif retry and run.attempt <= spec.max_retries:
@@ -239,7 +237,6 @@ def _end_attempt(
         memory.ledger.totals["retried"] += 1
         memory.run_again(tenant, task, memory.now + delay, outcome)
     else:
-        run.error = error
         memory.finish(tenant, task, State.FAILED, outcome)
 
 

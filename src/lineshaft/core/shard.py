@@ -201,7 +201,7 @@ class Shard:
                 memory.move(tenant, task, State.QUEUED)
                 memory.stand_in_line(tenant, task)
         elif kind is Kind.EXPIRY:
-            if task.state < State.RUNNING and task.expires_at == mark:
+            if task.state < State.RUNNING and task.expires_at == mark and task.attempt == 0:
                 claims.expire(memory, tenant, task)
         elif task.lease is not None and task.lease.fence == mark:
             outcomes.time_out(memory, tenant, task)
@@ -237,7 +237,8 @@ class Shard:
         if command.closed is not None:
             queue.closed = command.closed
         switches = (b"p" if queue.paused else b"") + (b"c" if queue.closed else b"")
-        memory.put_record("queue", tenant.name, queue.name, switches)
+        if memory.records.get(("queue", tenant.name, queue.name)) != switches:
+            memory.put_record("queue", tenant.name, queue.name, switches)
         for lane in queue.ready:
             if queue.paused and lane.reserved_by is not None:
                 lane.reserved_by.end_reservation()
