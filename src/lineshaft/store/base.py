@@ -142,7 +142,7 @@ class Store(Protocol):
         """Close; idempotent. What was committed stays."""
 
     async def acquire(self, shard: int, owner: bytes) -> Ownership:
-        """Take the shard under a new epoch, larger than all before; every earlier ownership is fenced by it."""
+        """Take the shard under a new epoch, larger than all before; all earlier ownerships are fenced."""
 
     async def renew(self, ownership: Ownership) -> None:
         """Confirm the ownership. Raises `Fenced`."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from lineshaft.core.batch import Batch, Blob, Census, Counters, Record, Snapshot
 from lineshaft.core.task import Task
-from lineshaft.errors import Fenced, Unavailable
+from lineshaft.errors import Fenced, Invalid, Unavailable
 from lineshaft.store.base import Log, LogRecord, Ownership, Page, Query
 from lineshaft.store.paging import page_of, parse_sort, read_cursor, sort_key, visible
 
@@ -98,6 +98,8 @@ class MemoryStore:
     def _data(self, shard: int) -> _ShardData:
         if not self._is_open:
             raise Unavailable("the store is closed")
+        if not 0 <= shard < self.shards:
+            raise Invalid(f"there is no shard {shard}, this store has {self.shards}", field="shard")
         return self._shards[shard]
 
     def _owned(self, ownership: Ownership) -> _ShardData:

@@ -1,0 +1,200 @@
+"""What the SQLite store reads: rows by identity, blobs, pages of a search, the log, and all for a load."""
+
+from __future__ import annotations
+
+import functools
+import re
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from lineshaft.core.batch import Blob, Census, Record, Snapshot
+from lineshaft.core.commands import Filter
+from lineshaft.core.task import OPEN, State, Task
+from lineshaft.store.base import Log, LogRecord, Ownership, Page, Query
+from lineshaft.store.paging import FIRST, LAST, matches_content, page_of, parse_sort, read_cursor
+from lineshaft.store.sqlite_rows import (
+    decode_changes,
+    decode_counters,
+    decode_task,
+    encode,
+    marks,
+    read_rows,
+    read_tasks,
+    slices,
+)
+from lineshaft.store.sqlite_schema import BLOB_TABLES
+from lineshaft.store.sqlite_write import require_owned
+
+
+def install_functions(connection: sqlite3.Connection) -> None:
+    """Teach a connection the part of a filter that SQL has no words for."""
+    connection.create_function("passes", 2, _passes, deterministic=True)
+
+
+def get(connection: sqlite3.Connection, keys: Sequence[tuple[str, str]]) -> list[Task | None]:
+    """Read rows by (tenant, id), in order of `keys`."""
+    found: list[Task | None] = [None] * len(keys)
+    wanted = [(number, tenant, id) for number, (tenant, id) in enumerate(keys)]
+    for part in slices(wanted):
+        sql = (
+            f"WITH wanted (number, tenant, id) AS (VALUES {marks(3, len(part))})"
+            " SELECT number, row FROM wanted CROSS JOIN ident USING (tenant, id) CROSS JOIN task USING (seq)"
+        )
+        for number, row in connection.execute(sql, [value for key in part for value in key]):
+            found[number] = decode_task(row)
+    return found
+
+
+def read(connection: sqlite3.Connection, keys: Sequence[tuple[Blob, int]]) -> list[bytes | None]:
+    """Read blobs by (kind, seq), in order of `keys`."""
+    found: dict[tuple[Blob, int], bytes] = {}
+    for kind in {kind for kind, _ in keys}:
+        wanted = [seq for each, seq in keys if each == kind]
+        rows = read_rows(connection, f"SELECT seq, data FROM {BLOB_TABLES[kind]}", wanted)
+        found.update({(kind, seq): data for seq, data in rows})
+    return [found.get(key) for key in keys]
+
+
+def load(connection: sqlite3.Connection, ownership: Ownership) -> Snapshot:
+    """Read what a shard holds in memory, as of one instant."""
+    connection.execute("BEGIN")
+    try:
+        position, counters = require_owned(connection, ownership)
+        rows = connection.execute("SELECT row FROM task INDEXED BY task_open WHERE state < 5 ORDER BY seq")
+        records = connection.execute("SELECT kind, tenant, key, data FROM record ORDER BY kind, tenant, key")
+        finished = connection.execute(
+            "SELECT tenant, queue, state, sum(n) FROM (SELECT kind, state, count(*) AS n FROM task"
+            " INDEXED BY task_finished WHERE state >= 5 GROUP BY kind, state) AS counted"
+            " JOIN kind ON kind.id = counted.kind GROUP BY tenant, queue, state ORDER BY tenant, queue, state"
+        )
+        return Snapshot(
+            position=position,
+            counters=decode_counters(counters or encode(())),
+            tasks=read_tasks(rows),
+            records=[Record(*row) for row in records],
+            finished=[Census(tenant, queue, State(state), n) for tenant, queue, state, n in finished],
+        )
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def log(connection: sqlite3.Connection, after: int, limit: int) -> Log:
+    """Read the log after a position, and where it begins."""
+    connection.execute("BEGIN")
+    try:
+        rows = connection.execute(
+            "SELECT position, at, data FROM log WHERE position > ? ORDER BY position LIMIT ?", (after, limit)
+        )
+        records = [LogRecord(position, at, decode_changes(data)) for position, at, data in rows]
+        (earliest,) = connection.execute(
+            "SELECT coalesce((SELECT min(position) FROM log), (SELECT position + 1 FROM shard WHERE id = 0))"
+        ).fetchone()
+        return Log(records, earliest)
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def search(connection: sqlite3.Connection, query: Query) -> Page:
+    """Find a page of tasks, continued by comparing (key, arrival)."""
+    sort = parse_sort(query.sort)
+    key, way, past = _key(sort.field, descending=sort.descending)
+    condition = _Condition(query)
+    if (after := read_cursor(query)) is not None:
+        if key == "seq":
+            condition.add(f"seq {past} ?", after[1])
+        else:
+            condition.add(f"({key}, seq) {past} (?, ?)", *after)
+    order = f"{key} {way}" if key == "seq" else f"{key} {way}, seq {way}"
+    sql = f"SELECT row FROM task {condition.source} WHERE {condition.text} ORDER BY {order} LIMIT ?"
+    return page_of(query, read_tasks(connection.execute(sql, [*condition.values, query.limit + 1])))
+
+
+def count(connection: sqlite3.Connection, query: Query) -> int:
+    """Count what a query finds."""
+    condition = _Condition(query)
+    sql = f"SELECT count(*) FROM task {condition.source} WHERE {condition.text}"
+    (found,) = connection.execute(sql, condition.values).fetchone()
+    return int(found)
+
+
+class _Condition:
+    """The WHERE clause of a query and the values in it."""
+
+    def __init__(self, query: Query) -> None:
+        self._terms: list[str] = []
+        self.values: list[Any] = []
+        # The planner knows neither how few tasks are open nor that a page is soon full: both are said here.
+        self.source = "NOT INDEXED"
+        chosen = query.filter
+        self._add_kinds(query.tenant, chosen)
+        if chosen.states is not None:
+            self._add_states(chosen.states)
+        if query.now:
+            self.add("(state < 5 OR prune_at IS NULL OR prune_at > ?)", query.now)
+        if query.max_seq is not None:
+            self.add("seq <= ?", query.max_seq)
+        if chosen.tags or chosen.text:
+            self._add_content(chosen)
+
+    @property
+    def text(self) -> str:
+        return " AND ".join(self._terms)
+
+    def add(self, term: str, *values: Any) -> None:
+        self._terms.append(term)
+        self.values.extend(values)
+
+    def _add_kinds(self, tenant: str, chosen: Filter) -> None:
+        kinds, values = "SELECT id FROM kind WHERE tenant = ?", [tenant]
+        for column, names in (("queue", chosen.queues), ("name", chosen.names)):
+            if names is not None:
+                kinds += f" AND {column} IN (SELECT value FROM json_each(?))"
+                values.append(msgspec.json.encode(sorted(names)).decode())
+        self.add(f"kind IN ({kinds})", *values)
+
+    def _add_states(self, states: frozenset[State]) -> None:
+        self.add(f"state IN ({','.join(str(int(state)) for state in sorted(states))})")
+        if states <= frozenset(OPEN):
+            self.add("state < 5")
+            self.source = "INDEXED BY task_open"
+
+    def _add_content(self, chosen: Filter) -> None:
+        """Let SQL leave out most rows by their bytes, and the function judge the others."""
+        sieve = ["instr(row, ?)"] * len(chosen.tags)
+        values: list[Any] = [tag.encode() for tag in chosen.tags]
+        if part := _plain_part(chosen.text or ""):
+            sieve.append("instr(lower(CAST(row AS TEXT)), ?)")
+            values.append(part)
+        passes = "passes(row, ?)"
+        term = f"CASE WHEN {' AND '.join(sieve)} THEN {passes} ELSE 0 END" if sieve else passes
+        self.add(term, *values, encode(Filter(tags=chosen.tags, text=chosen.text)))
+
+
+def _key(field: str, *, descending: bool) -> tuple[str, str, str]:
+    """Return the SQL of a sort: its key, its direction, and the comparison that continues it."""
+    way, past = ("DESC", "<") if descending else ("ASC", ">")
+    if field == "created_at":
+        return "seq", way, past
+    if field == "finished_at":
+        return f"ifnull(finished_at, {FIRST if descending else LAST})", way, past
+    return field, way, past
+
+
+def _plain_part(text: str) -> str:
+    """Return the longest part of a text that stands in the bytes of every row that contains the text.
+
+    SQLite's lower() knows ASCII only, and there are letters outside ASCII whose lower case holds a k or an i.
+    """
+    return max(re.split(r"[^\x01-\x7f]|[ki]", text.lower()), key=len)
+
+
+@functools.lru_cache(maxsize=64)
+def _filter(raw: bytes) -> Filter:
+    return msgspec.msgpack.decode(raw, type=Filter)
+
+
+def _passes(row: bytes, raw: bytes) -> bool:
+    return matches_content(_filter(raw), decode_task(row))

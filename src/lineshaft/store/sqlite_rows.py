@@ -1,0 +1,72 @@
+"""How rows and blobs become SQL parameters and back, and statements over many rows at once."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from lineshaft.core.batch import Change, Counters
+from lineshaft.core.task import Spec, Task
+
+LARGEST = 128
+"""Rows in one statement. The lengths used are powers of two, so that few statements are prepared, once."""
+
+encode = msgspec.msgpack.Encoder().encode
+decode_task = msgspec.msgpack.Decoder(Task).decode
+decode_counters = msgspec.msgpack.Decoder(Counters).decode
+decode_changes = msgspec.msgpack.Decoder(list[Change]).decode
+
+Item = TypeVar("Item")
+
+
+def slices(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """Cut into pieces whose lengths are powers of two, the largest first."""
+    start, size = 0, LARGEST
+    while start < len(items):
+        while size > len(items) - start:
+            size //= 2
+        yield items[start : start + size]
+        start += size
+
+
+def marks(width: int, rows: int) -> str:
+    """Return the parameters of `rows` rows: `(?,?),(?,?)`."""
+    row = "(" + ",".join("?" * width) + ")"
+    return ",".join([row] * rows)
+
+
+def write_rows(
+    connection: sqlite3.Connection, head: str, rows: Sequence[tuple[Any, ...]], *, tail: str = ""
+) -> None:
+    """Run `head VALUES (…), (…) tail` for all rows, in few statements."""
+    for part in slices(rows):
+        values = [value for row in part for value in row]
+        connection.execute(f"{head} VALUES {marks(len(part[0]), len(part))} {tail}", values)
+
+
+def delete_rows(connection: sqlite3.Connection, table: str, keys: Sequence[int]) -> None:
+    """Delete the rows of a table keyed by `seq`."""
+    for part in slices(keys):
+        connection.execute(f"DELETE FROM {table} WHERE seq IN {marks(len(part), 1)}", part)
+
+
+def read_rows(connection: sqlite3.Connection, select: str, keys: Sequence[int]) -> Iterator[tuple[Any, ...]]:
+    """Run `select … WHERE seq IN (…)` for all keys."""
+    for part in slices(keys):
+        yield from connection.execute(f"{select} WHERE seq IN {marks(len(part), 1)}", part)
+
+
+def read_tasks(rows: Iterable[tuple[bytes]]) -> list[Task]:
+    """Decode rows; tasks that were enqueued alike share their spec and the name of their tenant."""
+    specs: dict[Spec, Spec] = {}
+    tenants: dict[str, str] = {}
+    tasks = []
+    for (row,) in rows:
+        task = decode_task(row)
+        task.spec = specs.setdefault(task.spec, task.spec)
+        task.tenant = tenants.setdefault(task.tenant, task.tenant)
+        tasks.append(task)
+    return tasks
