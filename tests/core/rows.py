@@ -72,7 +72,9 @@ class Rows:
             self._states[change.seq] = change.state
             self.changes.append(change)
         for task in batch.tasks:
-            assert self._states.get(task.seq) is task.state, f"{task.id} is {task.state!r} but the log differs"
+            assert self._states.get(task.seq) is task.state, (
+                f"{task.id} is {task.state!r} but the log differs"
+            )
 
     def task(self, tenant: str, id: str) -> Task | None:
         """Read one row by id."""

@@ -84,7 +84,7 @@ def test_once_asked_whatever_else_ends_the_lease_ends_it_as_cancelled(w: World, 
 def test_cancelling_twice_is_the_same_and_a_finished_task_is_a_conflict(w: World) -> None:
     w.enqueue(id="t")
     w.enqueue(id="u")
-    t, u = w.claim(max=2)
+    _, u = w.claim(max=2)
     w.cancel("t", "first")
     row = w.row("t")
     w.cancel("t", "second")

@@ -7,7 +7,7 @@ import pytest
 from lineshaft.core import commands as c
 from lineshaft.core.replies import Claimed
 from lineshaft.core.task import State, lease_token
-from lineshaft.errors import Conflict, LeaseLost, LineshaftError, NotFound
+from lineshaft.errors import Conflict, Invalid, LeaseLost, LineshaftError, NotFound
 from tests.core.world import HOUR, LEASE, MINUTE, SECOND, World, ids
 
 
@@ -105,7 +105,9 @@ def test_a_scheduled_task_that_falls_due_wakes_a_waiter(w: World) -> None:
     assert held.lease is not None and held.lease.claimed_at == w.now
 
 
-@pytest.mark.parametrize("way", ["lease lost", "released", "failed", "promoted", "retried", "resumed", "patched"])
+@pytest.mark.parametrize(
+    "way", ["lease lost", "released", "failed", "promoted", "retried", "resumed", "patched"]
+)
 def test_whatever_makes_a_task_ready_wakes_a_waiter(w: World, way: str) -> None:
     match way:
         case "lease lost" | "released" | "failed" | "retried":
@@ -298,7 +300,7 @@ def test_a_prefetched_task_whose_lease_is_lost_is_queued_and_charged(w: World) -
 def test_holding_releases_what_the_worker_does_not_know_of(w: World) -> None:
     for name in "xyz":
         w.enqueue(id=name)
-    x, y, z = w.claim("a", incarnation="1", max=3)
+    x, y, _ = w.claim("a", incarnation="1", max=3)
     got = w.claim("a", incarnation="1", holding=(lease_token(y),), max=10)
     assert sorted(ids(got)) == ["x", "z"]
     assert {task.attempt for task in got} == {1}
@@ -407,6 +409,18 @@ def test_a_bad_item_of_a_report_spoils_only_itself(w: World) -> None:
     assert [type(item).__name__ for item in reported.items] == [
         "NotFound", "LeaseLost", "LeaseLost", "OpReply", "OpReply",
     ]  # fmt: skip
+
+
+def test_a_claim_that_is_refused_spoils_its_report_before_anything_has_changed(w: World) -> None:
+    """Regression: the items were applied and their acknowledgement lost in the refusal of the claim."""
+    w.enqueue(id="x")
+    [x] = w.claim()
+    row = w.row("x")
+    with pytest.raises(Invalid):
+        w.report(c.Complete(task_id="x", token=lease_token(x)), claim=w.claim_command(None, holding=()))
+    assert w.row("x") == row
+    with pytest.raises(Invalid):
+        w.claim(None, holding=())
 
 
 def test_a_draining_worker_may_report_and_claims_nothing(w: World) -> None:

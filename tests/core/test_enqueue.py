@@ -171,9 +171,7 @@ def test_nothing_is_changed_before_all_that_is_missing_is_there(w: World) -> Non
 def test_memory_wins_over_what_a_read_brings_back(w: World) -> None:
     stale = w.enqueue(id="a")
     [held] = w.claim()
-    reply = w.shard.apply(
-        Enqueue(tenant="acme", tasks=(w.new(id="a"),)), w.now, found={("acme", "a"): stale}
-    )
+    reply = w.shard.apply(Enqueue(tenant="acme", tasks=(w.new(id="a"),)), w.now, found={("acme", "a"): stale})
     assert reply.items[0].task.state is State.RUNNING
     assert encoded(w.get("a")) == encoded(held)
 

@@ -20,8 +20,10 @@ def lost_leases(task: Task) -> int:
 
 
 def error_type(task: Task) -> str:
-    assert task.run is not None and task.run.error is not None
-    return str(json.loads(task.run.error)["type"])
+    assert task.run is not None
+    error = task.run.error or task.run.attempts[-1].error
+    assert error is not None
+    return str(json.loads(error)["type"])
 
 
 def test_a_lost_lease_queues_the_task_at_once_for_another_attempt(w: World) -> None:
@@ -184,7 +186,9 @@ def test_a_poison_task_does_not_hold_up_the_others(w: World) -> None:
 def test_a_heartbeat_brings_progress_and_checkpoint_to_the_next_attempt(w: World) -> None:
     w.enqueue()
     [held] = w.claim()
-    w.heartbeat(held, progress=Progress(done=1, total=4, message="one"), checkpoint=b'{"at":1}', usage=b'{"cpu":1}')
+    w.heartbeat(
+        held, progress=Progress(done=1, total=4, message="one"), checkpoint=b'{"at":1}', usage=b'{"cpu":1}'
+    )
     seen = w.get(held)
     assert seen.run is not None and seen.run.progress is not None
     assert (seen.run.progress.done, seen.run.progress.total, seen.run.progress.message) == (1, 4, "one")
@@ -209,7 +213,12 @@ def test_past_its_timeout_an_attempt_is_ended_and_retried(w: World) -> None:
     w.heartbeat(held)
     w.advance(1)
     task = w.get("t")
-    assert (task.state, task.attempt, error_type(task), lost_leases(task)) == (State.SCHEDULED, 1, "timeout", 0)
+    assert (task.state, task.attempt, error_type(task), lost_leases(task)) == (
+        State.SCHEDULED,
+        1,
+        "timeout",
+        0,
+    )
     with pytest.raises(LeaseLost):
         w.complete(held)
 
@@ -324,6 +333,26 @@ def test_no_lease_is_lost_while_the_store_stalls_and_grace_makes_up_for_it(w: Wo
     assert w.heartbeat(held).state is State.RUNNING
     w.advance(4 * LEASE)
     assert w.get(task).state is State.QUEUED
+
+
+def test_a_grace_does_not_delay_the_loss_of_later_leases(w: World) -> None:
+    """Regression: a lease that runs longer than its TTL must not stand before those that do not."""
+    w.enqueue(id="old")
+    w.claim()
+    w.advance(10 * SECOND)
+    w.enqueue(id="newer")
+    w.claim()
+    w.apply(c.Grace(tenant="*", duration=HOUR))
+    w.enqueue(id="after")
+    w.claim()
+    w.advance(LEASE)
+    assert [w.get(id).state for id in ("old", "newer", "after")] == [
+        State.RUNNING,
+        State.RUNNING,
+        State.QUEUED,
+    ]
+    w.advance(HOUR - 10 * SECOND)
+    assert [w.get(id).state for id in ("old", "newer")] == [State.QUEUED, State.RUNNING]
 
 
 def test_time_never_runs_backwards(w: World) -> None:

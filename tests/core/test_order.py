@@ -131,7 +131,7 @@ def test_patched_tasks_find_their_new_place(w: World) -> None:
     w.patch("b", tags=("still here",))
     w.patch("c", run_at=w.now + MINUTE)
     assert w.get("c").state is State.SCHEDULED
-    assert ids(w.claim(max=10)) == ["d", "b", "a", "tail"]
+    assert ids(w.claim(max=10, lease=HOUR)) == ["d", "b", "a", "tail"]
     w.advance(MINUTE)
     assert ids(w.claim(max=10)) == ["c"]
 

@@ -103,7 +103,10 @@ def test_an_outcome_of_an_unknown_task_is_not_found_whatever_the_token(
     assert isinstance(answer, NotFound)
 
 
-@pytest.mark.parametrize("token", ["", "-", "1", "x-y", "1-1-1", "zz", "0-0", "ffffffffffffffffffff-1", "1-2", "+1-1", " 1-1", "01-0"])  # fmt: skip
+@pytest.mark.parametrize(
+    "token",
+    ["", "-", "1", "x-y", "1-1-1", "zz", "0-0", "fffffffffffffffffff-1", "1-2", "+1-1", " 1-1", "01-0"],
+)
 def test_what_is_not_the_token_is_a_lost_lease(w: World, token: str) -> None:
     held = running(w)
     assert token != lease_token(held)
@@ -272,9 +275,7 @@ def test_finished_tasks_leave_memory_but_not_the_store(w: World) -> None:
 
 def test_what_is_not_yet_committed_is_never_evicted(w: World) -> None:
     held = running(w)
-    w.shard.apply(
-        c.Report(tenant="acme", items=(c.Complete(task_id="t", token=lease_token(held)),)), w.now
-    )
+    w.shard.apply(c.Report(tenant="acme", items=(c.Complete(task_id="t", token=lease_token(held)),)), w.now)
     w.shard.evict(0)
     assert w.shard.apply(c.Get(tenant="acme", id="t"), w.now).task.state is State.COMPLETED
 

@@ -89,9 +89,7 @@ class World:
                 reply = self.shard.apply(command, self.now, ticket=ticket, found=found)
                 break
             except Missing as missing:
-                assert not set(missing.keys) <= set(found), "asked again for what it was given"
-                self.missing += missing.keys
-                found |= {key: self.rows.task(*key) for key in missing.keys}
+                found |= self._look_up(missing.keys, known=set(found))
             except LineshaftError:
                 self._settle()
                 raise
@@ -100,6 +98,13 @@ class World:
             reply = self.parked[ticket]
         self._settle()
         return reply
+
+    def _look_up(
+        self, keys: list[tuple[str, str]], *, known: set[tuple[str, str]]
+    ) -> dict[tuple[str, str], Task | None]:
+        assert not known & set(keys), "asked again for what it was given"
+        self.missing += keys
+        return {key: self.rows.task(*key) for key in keys}
 
     def _settle(self) -> None:
         while self.shard.dirty:

@@ -22,6 +22,7 @@ from lineshaft.errors import Invalid
 
 def claim(memory: Memory, command: Claim, ticket: int) -> Claimed | Parked:
     """Lease tasks to a worker, or park the claim until some come."""
+    check(command)
     tenant = memory.tenant(command.tenant)
     worker = _hear(memory, tenant, command)
     repeated = _held_of_claim(memory, tenant, command.claim_id)
@@ -38,6 +39,12 @@ def claim(memory: Memory, command: Claim, ticket: int) -> Claimed | Parked:
         return _claimed(memory, tasks)
     _park(memory, tenant, claimer, command.wait_until)
     return PARKED
+
+
+def check(command: Claim) -> None:
+    """Raise `Invalid` for a claim that says less than it needs; before anything has changed."""
+    if command.holding is not None and command.worker is None:
+        raise Invalid("`holding` needs a worker with an id", field="worker")
 
 
 def take(memory: Memory, tenant: Tenant, claimer: Claimer) -> list[Task]:
@@ -191,8 +198,6 @@ def _claimed(memory: Memory, tasks: list[Task]) -> Claimed:
 def _hear(memory: Memory, tenant: Tenant, command: Claim) -> Worker | None:
     info = command.worker
     if info is None:
-        if command.holding is not None:
-            raise Invalid("`holding` needs a worker with an id", field="worker")
         return None
     fleet = tenant.fleet
     drained = fleet.draining.get(info.id)

@@ -7,8 +7,10 @@ stepped over when its old entry comes up. Everything rarer lies in one heap.
 from __future__ import annotations
 
 import heapq
+from bisect import insort
 from collections import deque
 from enum import IntEnum
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from lineshaft.core.task import Task
@@ -53,7 +55,12 @@ class Deadlines:
         line = self._leases.get(lease.ttl)
         if line is None:
             line = self._leases[lease.ttl] = deque()
-        line.append((lease.expires_at, task, lease.fence))
+        entry = (lease.expires_at, task, lease.fence)
+        if line and line[-1][0] > lease.expires_at:
+            # Only where a grace or a load has let others run longer than their TTL.
+            insort(line, entry, key=itemgetter(0))
+        else:
+            line.append(entry)
 
     def next(self, *, leases: bool = True) -> int | None:
         """Return the earliest deadline, or None."""

@@ -17,6 +17,9 @@ FORGET_AFTER = 300_000
 RESERVE_AFTER = 30_000
 """How long a big request may be overtaken by smaller ones before a worker is kept free for it."""
 
+_ROUNDING = 1 + 1e-9
+"""Tenths given back in another order than they were taken must all be free again."""
+
 Amounts = tuple[tuple[str, float], ...]
 
 
@@ -60,12 +63,15 @@ class Worker:
 
     def has_free(self, amounts: Amounts) -> bool:
         """Tell whether the amounts are free now."""
-        return all(self.resources.get(name, 0) - self.used.get(name, 0) >= amount for name, amount in amounts)
+        return all(
+            self.resources.get(name, 0) * _ROUNDING - self.used.get(name, 0) >= amount
+            for name, amount in amounts
+        )
 
     def kept_from(self, lane: Lane) -> bool:
         """Tell whether the lane's tasks would eat into what is reserved for another lane."""
         reserved = self.reserved_for
-        if reserved is None or reserved is lane:
+        if reserved is None or reserved is lane or not self.capable(reserved):
             return False
         wanted = {name for name, _ in reserved.affinity.resources}
         return any(name in wanted for name, _ in lane.affinity.resources)

@@ -15,7 +15,7 @@ import msgspec
 
 from lineshaft.core.backoff import retry_delay
 from lineshaft.core.batch import Blob
-from lineshaft.core.claims import begin, claim, give_back, match, release
+from lineshaft.core.claims import begin, check, claim, give_back, match, release
 from lineshaft.core.commands import (
     CancelHeld,
     Complete,
@@ -40,6 +40,8 @@ _SHORT = 32
 
 def report(memory: Memory, command: Report) -> Reported:
     """Apply operations in order, each for itself, and then the claim."""
+    if command.claim is not None:
+        check(command.claim)
     tenant = memory.tenant(command.tenant)
     memory.need(tenant, [op.task_id for op in command.items])
     items: list[OpReply | LineshaftError] = []
