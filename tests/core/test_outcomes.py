@@ -236,6 +236,23 @@ def test_after_its_retention_the_id_is_free_again(w: World) -> None:
     assert w.counts() == {State.QUEUED: 1}
 
 
+def test_an_id_that_was_pruned_is_counted_out_once(w: World) -> None:
+    """Regression: enqueueing it again took it off the counters a second time."""
+    for pruned in (False, True):
+        for _ in range(2):
+            w.enqueue(id="t", retention=DAY)
+            [held] = w.claim()
+            w.complete(held)
+            w.advance(DAY + HOUR)
+            if pruned:
+                assert w.prune() == 1
+        w.enqueue(id="t", retention=DAY)
+        assert {state: n for state, n in w.stats().counts.items() if n} == {State.QUEUED: 1} == w.counts()
+        [held] = w.claim()
+        w.complete(held)
+        w.advance(DAY + HOUR)
+
+
 def test_pruning_takes_finished_tasks_off_the_counters(w: World) -> None:
     w.enqueue(id="t", retention=DAY)
     w.enqueue(id="u")

@@ -14,6 +14,7 @@ import msgspec
 
 from lineshaft.core import commands as c
 from lineshaft.core.batch import Blob
+from lineshaft.core.memory import PRUNE_MARGIN
 from lineshaft.core.replies import (
     Claimed,
     Enqueued,
@@ -284,7 +285,7 @@ class World:
 
     def prune(self) -> int:
         """Let the store forget what is past its retention, and tell the shard."""
-        removed = self.rows.prune(self.now)
+        removed = self.rows.prune(self.now - PRUNE_MARGIN)
         self.apply(c.Pruned(tenant=self.tenant, removed=tuple(removed)))
         return sum(census.count for census in removed)
 

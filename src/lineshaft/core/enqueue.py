@@ -78,9 +78,13 @@ def _enqueue_one(memory: Memory, tenant: Tenant, new: NewTask, *, conflict_error
 
 
 def _forget_expired(memory: Memory, tenant: Tenant, task_id: str) -> None:
-    """Free the id of a finished task whose retention is over but which was not pruned yet."""
+    """Free the id of a finished task whose retention is over."""
     expired = tenant.tasks.get(task_id)
-    if expired is not None:
+    if expired is None:
+        return
+    if memory.may_be_pruned(expired) and memory.found[(tenant.name, task_id)] is None:
+        del tenant.tasks[task_id]  # pruned meanwhile, and counted out then
+    else:
         memory.forget(tenant, expired)
 
 

@@ -86,7 +86,9 @@ class Memory:
         keys = [
             (name, task_id)
             for task_id in ids
-            if task_id not in tasks and (name, task_id) not in found and (name, task_id) not in gone
+            if (name, task_id) not in found
+            and (name, task_id) not in gone
+            and (task_id not in tasks or self.may_be_pruned(tasks[task_id]))
         ]
         if keys:
             raise Missing(keys)
@@ -110,6 +112,12 @@ class Memory:
             if prune_at is not None and prune_at <= self.now:
                 return None
         return task
+
+    def may_be_pruned(self, task: Task) -> bool:
+        """Tell whether a finished task that is in memory may be gone from the store, and off the counters."""
+        run = task.run
+        prune_at = None if run is None else run.prune_at
+        return prune_at is not None and prune_at + PRUNE_MARGIN <= self.now
 
     def remember_finished(self, tenant: Tenant, task: Task) -> None:
         """Keep a finished task in memory for a while."""
