@@ -1,0 +1,1 @@
+"""The client and the worker runtime: speaks the messages of `wire` over a transport."""

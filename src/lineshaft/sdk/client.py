@@ -1,0 +1,276 @@
+"""The client: definitions of tasks, and enqueueing them. `App` is this over a transport that fits its URL."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
+
+import msgspec
+
+from lineshaft.errors import BY_TYPE, Conflict, LineshaftError
+from lineshaft.sdk.connections import Connections
+from lineshaft.sdk.failures import EnqueueFailed, WrongDefinition
+from lineshaft.sdk.handle import WAIT, Handle
+from lineshaft.sdk.options import TaskOptions, checked
+from lineshaft.sdk.sync import SyncClient
+from lineshaft.sdk.task import (
+    AfterExecution,
+    Bound,
+    Definition,
+    Exceptions,
+    Middleware,
+    Task,
+    TaskDecorator,
+    define,
+    encode_call,
+    encode_payload,
+)
+from lineshaft.sdk.transport import Transport
+from lineshaft.values.ids import check_name
+from lineshaft.wire import CALLS, Call, ErrorInfo
+from lineshaft.wire import tasks as wire
+
+P = ParamSpec("P")
+R = TypeVar("R")
+M = TypeVar("M", bound=Middleware)
+A = TypeVar("A", bound=AfterExecution)
+
+MAX_BULK = 1_000
+MAX_BULK_BYTES = 4 * 1024 * 1024
+
+
+class Client:
+    """Defines and enqueues tasks over the transports that `opener` makes; usable from every event loop."""
+
+    def __init__(self, opener: Callable[[], Transport]) -> None:
+        self.definitions: dict[str, Definition] = {}
+        self.middlewares: list[Middleware] = []
+        self.hooks: list[AfterExecution] = []
+        self._connections = Connections(opener)
+        self._sync: SyncClient | None = None
+
+    # -- defining ----------------------------------------------------------------------------------
+
+    def task(
+        self,
+        name: str | None = None,
+        *,
+        retry_on: Exceptions | None = None,
+        discard_on: Exceptions = (),
+        after_execution: AfterExecution | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> TaskDecorator:
+        """Make a handler a task, by the name of the function unless `name` is given.
+
+        `retry_on`: only these exceptions are tried again; `discard_on`: these never are. `options` are
+        defaults of the enqueue. Raises WrongDefinition, which names what cannot be.
+        """
+        if callable(name):
+            raise WrongDefinition("write `@app.task()` with parentheses", field="name")
+        if "task_id" in options:
+            raise WrongDefinition("`task_id` is for one call: use configure(task_id=…)", field="task_id")
+        fields = checked(options)
+        # The names that annotations may use where the handler is defined inside a function.
+        scope = sys._getframe(1).f_locals
+
+        def decorate(handler: Callable[..., Any], /) -> Task[..., Any]:
+            definition = define(
+                handler,
+                name=name,
+                scope=scope,
+                retry_on=retry_on,
+                discard_on=discard_on,
+                after_execution=after_execution,
+            )
+            self._add(definition)
+            return Task(definition, fields)
+
+        return decorate  # type: ignore[return-value]  # the overloads are the public type of this one function
+
+    def middleware(self, middleware: M) -> M:
+        """Wrap every execution in `async def middleware(ctx, call_next)`; the first added is the
+        outermost.
+        """
+        self.middlewares.append(middleware)
+        return middleware
+
+    def after_execution(self, hook: A) -> A:
+        """Call `hook(ctx, outcome)` after every handler; an outcome that it returns takes the place of the
+        first.
+
+        So it can change the result or how long it is kept: `return Completed(outcome.result,
+        result_ttl="1h")`.
+        """
+        self.hooks.append(hook)
+        return hook
+
+    # -- enqueueing --------------------------------------------------------------------------------
+
+    async def enqueue(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
+        """Enqueue a task with the arguments of its handler.
+
+        Raises WrongArgument before anything is sent; else when this returns, the task is stored. The SDK
+        makes the task's id, so that it can repeat the request after an unknown outcome.
+        """
+        return await self._enqueue(task, encode_call(task, args, kwargs))
+
+    async def enqueue_named(
+        self, name: str, payload: Any = None, **options: Unpack[TaskOptions]
+    ) -> Handle[Any]:
+        """Enqueue a task that another program executes: `payload` is any JSON value."""
+        check_name(name, field="name")
+        task: Task[..., Any] = Task(Definition(name=name), checked(options))
+        return await self._enqueue(task, encode_payload(payload))
+
+    async def enqueue_many(self, calls: Iterable[Bound[R]]) -> list[Handle[R]]:
+        """Enqueue what `task.bind(…)` made, in as few requests as possible, in order.
+
+        Raises EnqueueFailed where some were refused: `errors` has their indexes, the others are enqueued.
+        """
+        connection = self._connections.current()
+        bodies: list[wire.Enqueue] = []
+        decoders: list[msgspec.json.Decoder[Any]] = []
+        for call in calls:
+            bodies.append(_body(call.task, call.payload, connection.new_id))
+            decoders.append(call.task.definition.result)
+        items: list[wire.BulkItem] = []
+        for chunk in _chunks(bodies):
+            answer: wire.BulkAnswer = await self.call(CALLS["bulk"], body=chunk, timeout=30.0)
+            items += answer.items
+        errors = {at: _error(item) for at, item in enumerate(items) if item.status >= 400}
+        if errors:
+            first = min(errors)
+            raise EnqueueFailed(
+                f"{len(errors)} of {len(items)} tasks were refused, the first (number {first}): {errors[first].reason}",
+                errors=errors,
+            )
+        return [
+            Handle(self, item.task_id or body.task_id or "", decoder, created=item.created is not False)
+            for body, item, decoder in zip(bodies, items, decoders, strict=True)
+        ]
+
+    async def enqueue_and_wait(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Enqueue a task and wait for its result, as long as `configure(wait=…)` says (without: as it takes).
+
+        Raises TaskFailed, TaskCancelled, ResultTimeout.
+        """
+        wait = WAIT if task.wait is None else min(task.wait, WAIT)
+        handle = await self._enqueue(task, encode_call(task, args, kwargs), wait=wait)
+        return await handle.result(None if task.wait is None else max(task.wait - wait, 0.0))
+
+    @overload
+    def handle(self, task_id: str, task: Task[Any, R]) -> Handle[R]: ...
+    @overload
+    def handle(self, task_id: str, task: None = None) -> Handle[Any]: ...
+    def handle(self, task_id: str, task: Task[Any, Any] | None = None) -> Handle[Any]:
+        """Give the handle of a task that was enqueued before; `task` gives it the type of its result."""
+        decoder = msgspec.json.Decoder() if task is None else task.definition.result
+        return Handle(self, task_id, decoder)
+
+    async def call(
+        self,
+        call: Call,
+        *,
+        id: str | None = None,
+        query: msgspec.Struct | None = None,
+        body: Any = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Make any call of the protocol (`wire.CALLS`) and return its answer struct."""
+        transport = self._connections.current().transport
+        return await transport.call(call, id=id, query=query, body=body, timeout=timeout)
+
+    # -- lifetime ----------------------------------------------------------------------------------
+
+    @property
+    def sync(self) -> SyncClient:
+        """The same calls for code that does not await: Flask, Django, scripts."""
+        if self._sync is None:
+            self._sync = SyncClient(self)
+        return self._sync
+
+    @property
+    def connections(self) -> Connections:
+        """The transports, one for each event loop."""
+        return self._connections
+
+    def open_transport(self) -> Transport:
+        """Open a transport of one's own, such as for a thread."""
+        self.check_usable()
+        return self._connections.opener()
+
+    def check_usable(self) -> None:
+        """Raise ForkedApp or AppClosed where this App cannot be used here."""
+        self._connections.check()
+
+    async def close(self) -> None:
+        """Give back connections; idempotent."""
+        await self._connections.close()
+
+    async def __aenter__(self) -> Self:
+        self._connections.current()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def _add(self, definition: Definition) -> None:
+        known = self.definitions.get(definition.name)
+        if known is not None and not _same_function(known.handler, definition.handler):
+            raise WrongDefinition(
+                f"there are two tasks of the name `{definition.name}`; give one of them another: "
+                f"@app.task({definition.name + '-2'!r})",
+                field="name",
+            )
+        self.definitions[definition.name] = definition
+
+    async def _enqueue(self, task: Task[Any, R], payload: bytes, *, wait: float | None = None) -> Handle[R]:
+        connection = self._connections.current()
+        body = _body(task, payload, connection.new_id)
+        query = None if wait is None else wire.EnqueueQuery(wait=round(wait, 3))
+        answer: wire.Enqueued = await connection.transport.call(
+            CALLS["enqueue"], query=query, body=body, timeout=(wait or 0.0) + 15.0
+        )
+        return Handle(self, answer.task_id, task.definition.result, seen=answer, created=answer.created)
+
+
+def _body(task: Task[Any, Any], payload: bytes, new_id: Callable[[], str]) -> wire.Enqueue:
+    body = wire.Enqueue(name=task.definition.name, payload=msgspec.Raw(payload), **task.fields)
+    if body.task_id is None:
+        body.task_id = new_id()
+    return body
+
+
+def _chunks(bodies: list[wire.Enqueue]) -> Iterable[list[wire.Enqueue]]:
+    chunk: list[wire.Enqueue] = []
+    size = 0
+    for body in bodies:
+        length = _length(body.payload) + 512
+        if chunk and (len(chunk) == MAX_BULK or size + length > MAX_BULK_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(body)
+        size += length
+    if chunk:
+        yield chunk
+
+
+def _length(raw: object) -> int:
+    return len(raw) if isinstance(raw, bytes) else len(memoryview(raw)) if isinstance(raw, msgspec.Raw) else 0
+
+
+def _error(item: wire.BulkItem) -> LineshaftError:
+    info = item.error
+    if isinstance(info, msgspec.Raw):
+        info = msgspec.json.decode(info, type=ErrorInfo)
+    if info is None:
+        return LineshaftError(f"refused with status {item.status}", task_id=item.task_id)
+    kind = BY_TYPE.get(info.type, Conflict if item.status == 409 else LineshaftError)
+    return kind(info.reason, field=info.field, task_id=info.task_id)
+
+
+def _same_function(one: Callable[..., Any] | None, other: Callable[..., Any] | None) -> bool:
+    """A module that is imported twice (as `__main__` and by name) defines the same task again."""
+    code_one, code_other = getattr(one, "__code__", None), getattr(other, "__code__", None)
+    return one is other or (code_one is not None and code_one == code_other)

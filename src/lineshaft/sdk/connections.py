@@ -1,0 +1,84 @@
+"""The transports of an App: one for each event loop that uses it, none across a fork.
+
+Sockets and futures belong to an event loop, so a synchronous facade beside a running loop, or one test after
+another, must not share them. A child that inherits open sockets by `fork` would mix its bytes with its
+parent's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import threading
+import time
+import weakref
+from collections.abc import Callable
+
+from lineshaft.sdk.failures import AppClosed, ForkedApp
+from lineshaft.sdk.transport import Transport
+from lineshaft.values.ids import TimeOrderedIds
+
+
+class Connection:
+    """What one event loop has of an App: a transport, and ids that no other loop makes."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self._ids = TimeOrderedIds(random.getrandbits)
+
+    def new_id(self) -> str:
+        """Make an id for a task or a claim."""
+        return self._ids.next(time.time_ns() // 1_000_000)
+
+
+class Connections:
+    """Opens transports with `opener` when they are first needed."""
+
+    def __init__(self, opener: Callable[[], Transport]) -> None:
+        self.opener = opener
+        self._lock = threading.Lock()
+        self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Connection]
+        self._by_loop = weakref.WeakKeyDictionary()
+        self._pid: int | None = None
+        self._closed = False
+
+    def current(self) -> Connection:
+        """Give the connection of the running loop. Raises ForkedApp, AppClosed."""
+        self.check()
+        loop = asyncio.get_running_loop()
+        found = self._by_loop.get(loop)
+        return found if found is not None else self._open(loop)
+
+    def check(self) -> None:
+        """Raise ForkedApp where the App was open when this process was forked off, AppClosed after
+        `close`.
+        """
+        if self._pid is not None and self._pid != os.getpid():
+            raise ForkedApp(
+                f"this App was open in process {self._pid} when it forked into {os.getpid()}: its connections cannot "
+                "be shared; make the App in the child, or do not use it before the fork"
+            )
+        if self._closed:
+            raise AppClosed("this App was closed; make a new one")
+
+    async def close(self) -> None:
+        """Close the transports of every loop that is still running; idempotent."""
+        if self._closed or (self._pid is not None and self._pid != os.getpid()):
+            return
+        self._closed = True
+        here = asyncio.get_running_loop()
+        for loop, connection in list(self._by_loop.items()):
+            if loop is here:
+                await connection.transport.close()
+            elif loop.is_running():
+                closing = asyncio.run_coroutine_threadsafe(connection.transport.close(), loop)
+                await asyncio.wrap_future(closing)
+        self._by_loop.clear()
+
+    def _open(self, loop: asyncio.AbstractEventLoop) -> Connection:
+        with self._lock:
+            self._pid = os.getpid()
+            connection = Connection(self.opener())
+            self._by_loop[loop] = connection
+            return connection

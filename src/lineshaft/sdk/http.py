@@ -1,0 +1,232 @@
+"""The transport over HTTP: calls from the table as requests, errors as the classes they were on the other
+side.
+
+Every call of the SDK may be repeated (it brings its own task ids, claim ids and lease tokens), so a lost
+connection, 429 and 503 are met by repeating the same request, with jitter and not before `Retry-After`, for
+`retry_for` seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote, unquote, urlsplit
+
+import aiohttp
+import msgspec
+
+from lineshaft.errors import BY_TYPE, Invalid, LineshaftError, Overloaded, Retryable, Unavailable
+from lineshaft.sdk.backoff import Backoff
+from lineshaft.sdk.push import WebSocketSession
+from lineshaft.sdk.transport import PushSession
+from lineshaft.wire import SESSION_PATH, Call, ErrorBody, Hello
+from lineshaft.wire.workers import ClaimedTasks
+
+DEFAULT_TIMEOUT = 15.0
+RETRY_FOR = 30.0
+
+_JSON = {"Content-Type": "application/json"}
+_GATEWAY = {HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT}
+_encode = msgspec.json.Encoder().encode
+
+
+class HttpTransport:
+    """Speaks to `http://host:port`, `https://…` or `unix:///path/of/socket`; bound to the loop that first
+    uses it.
+    """
+
+    def __init__(self, url: str, *, api_key: str | None = None, retry_for: float = RETRY_FOR) -> None:
+        self.url = url
+        self._base, self._socket = _parse(url)
+        self._headers = {"Authorization": f"ApiKey {api_key}"} if api_key else {}
+        self._retry_for = retry_for
+        self._session: aiohttp.ClientSession | None = None
+        self._decoders: dict[str, msgspec.json.Decoder[Any]] = {}
+
+    async def call(
+        self,
+        call: Call,
+        *,
+        id: str | None = None,
+        query: msgspec.Struct | None = None,
+        body: Any = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Make a call, repeating it while that may help; see `Transport.call`."""
+        url = self._base + (call.path if id is None else call.path.replace("{id}", quote(id, safe="")))
+        parameters = _parameters(query)
+        data = None if body is None else _encode(body)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._retry_for
+        backoff = Backoff()
+        while True:
+            try:
+                raw = await self._once(call.method, url, parameters, data, timeout or DEFAULT_TIMEOUT)
+                return self._decode(call, raw)
+            except Retryable as error:
+                pause = backoff.after_failure(error.retry_after)
+                if loop.time() + pause >= until:
+                    raise
+                await asyncio.sleep(pause)
+
+    async def session(self, hello: Hello) -> PushSession | None:
+        """Open a push session over WebSocket; None where the coordinator has none."""
+        url = self._base + SESSION_PATH
+        try:
+            return await WebSocketSession.open(self._open(), url, hello, self._headers)
+        except aiohttp.WSServerHandshakeError as error:
+            if error.status in (404, 405, 426, 501):
+                return None
+            raise _refusal(error.status, b"", None) from None
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise self._unreachable(error) from None
+
+    async def close(self) -> None:
+        """Close the connections; idempotent."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __del__(self) -> None:
+        # A script that ends without closing its App has done nothing wrong: let go of the sockets silently.
+        session = getattr(self, "_session", None)
+        if session is not None and not session.closed:
+            connector = session.connector
+            session.detach()
+            if connector is not None:
+                with contextlib.suppress(Exception):
+                    connector._close_immediately()
+
+    async def _once(
+        self, method: str, url: str, parameters: dict[str, str] | None, data: bytes | None, timeout: float
+    ) -> bytes:
+        session = self._open()
+        try:
+            async with session.request(
+                method,
+                url,
+                params=parameters,
+                data=data,
+                headers=_JSON if data is not None else None,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=5.0),
+            ) as response:
+                raw = await response.read()
+                if response.status >= 300:
+                    raise _refusal(response.status, raw, response.headers.get("Retry-After"))
+                return raw
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise self._unreachable(error) from None
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = (
+                aiohttp.UnixConnector(self._socket, limit=0)
+                if self._socket is not None
+                else aiohttp.TCPConnector(limit=0, ttl_dns_cache=30)
+            )
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                headers=self._headers,
+                auto_decompress=True,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                skip_auto_headers=("User-Agent",),
+            )
+        return self._session
+
+    def _decode(self, call: Call, raw: bytes) -> Any:
+        if call.answer is str:
+            return raw.decode()
+        decoder = self._decoders.get(call.name)
+        if decoder is None:
+            # The SDK always says `max`, so a claim is always answered with a list.
+            decoder = msgspec.json.Decoder(ClaimedTasks if call.name == "claim" else call.answer)
+            self._decoders[call.name] = decoder
+        try:
+            return decoder.decode(raw)
+        except msgspec.MsgspecError as error:
+            raise LineshaftError(
+                f"{self.url} answered `{call.name}` with something that is not Lineshaft's protocol: {error}"
+            ) from None
+
+    def _unreachable(self, error: BaseException) -> Unavailable:
+        if isinstance(error, TimeoutError):
+            return Unavailable(f"the coordinator at {self.url} did not answer in time")
+        cause = getattr(error, "os_error", None) or error
+        reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+        return Unavailable(
+            f"cannot reach the coordinator at {self.url} ({reason}); is `lineshaft serve` running there? "
+            "The address comes from App(url) or LINESHAFT_URL"
+        )
+
+
+def _parse(url: str) -> tuple[str, str | None]:
+    parts = urlsplit(url)
+    if parts.scheme == "unix" and parts.path:
+        return "http://localhost", unquote(parts.path)
+    if parts.scheme in ("http", "https") and parts.hostname:
+        if parts.query or parts.fragment or parts.username:
+            raise Invalid(f"`{url}` must be only scheme, host and port; give the key as api_key", field="url")
+        return url.rstrip("/"), None
+    raise Invalid(
+        f"`{url}` is not an address of a coordinator: expected http://host:port, https://host:port, "
+        "unix:///path, memory:// or sqlite:///path",
+        field="url",
+    )
+
+
+def _parameters(query: msgspec.Struct | None) -> dict[str, str] | None:
+    if query is None:
+        return None
+    given = msgspec.to_builtins(query)
+    return {name: _spelled(value) for name, value in given.items() if value is not None}
+
+
+def _spelled(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return ",".join(str(one) for one in value)
+    return str(value)
+
+
+def _refusal(status: int, raw: bytes, retry_after: str | None) -> LineshaftError:
+    """Make the error that an answer stands for; a proxy's own pages become the error nearest to their
+    status.
+    """
+    pause = float(retry_after) if retry_after is not None and retry_after.isdigit() else None
+    try:
+        body = msgspec.json.decode(raw, type=ErrorBody)
+    except msgspec.MsgspecError:
+        reason = f"status {status} without an explanation"
+        return _by_status(status)(reason, retry_after=pause)
+    error = body.error
+    kind = BY_TYPE.get(error.type) or _by_status(status)
+    return kind(
+        error.reason,
+        field=error.field,
+        task_id=error.task_id,
+        retry_after=pause if pause is not None else body.retry_after,
+    )
+
+
+def _by_status(status: int) -> type[LineshaftError]:
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return Overloaded
+    if status == HTTPStatus.SERVICE_UNAVAILABLE or status in _GATEWAY:
+        return Unavailable
+    for kind in BY_TYPE.values():
+        if kind.status == status and kind is not LineshaftError:
+            return kind
+    return LineshaftError

@@ -1,0 +1,154 @@
+"""How tasks come in: pushed over a session, or by a claim parked at the coordinator while there is room.
+
+The session is an accelerator. Where there is none, or while it is lost and not yet open again, the long poll
+does all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from lineshaft.errors import LineshaftError, Retryable, Unavailable
+from lineshaft.sdk.backoff import Backoff
+from lineshaft.sdk.transport import PushSession
+from lineshaft.wire import CALLS, Credit, Hello, PushedTasks
+
+if TYPE_CHECKING:
+    from lineshaft.sdk.pool import Pool
+
+WAIT = 30
+"""Seconds that a claim is parked at the coordinator."""
+
+_logger = logging.getLogger("lineshaft.worker")
+
+
+class Intake:
+    """The way in of one pool."""
+
+    def __init__(self, pool: Pool, *, push: bool) -> None:
+        self.session: PushSession | None = None
+        self._pool = pool
+        self._push = push
+        self._backoff = Backoff(base=0.5, cap=30.0)
+        self._open_at = 0.0
+        self._wake = asyncio.Event()
+        self._parked: asyncio.Task[None] | None = None
+        self._open = True
+
+    def stir(self) -> None:
+        """Look again: there may be room."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Take nothing in any more; a parked claim is withdrawn."""
+        self._open = False
+        self._wake.set()
+        if self._parked is not None:
+            self._parked.cancel()
+
+    async def run(self) -> None:
+        """Take in until stopped; over a session go on hearing directives. Raises what no repetition cures."""
+        try:
+            while self._open:
+                if self._push and asyncio.get_running_loop().time() >= self._open_at:
+                    await self._over_session()
+                else:
+                    await self._by_claim()
+        finally:
+            await self._hang_up()
+
+    async def _by_claim(self) -> None:
+        pool = self._pool
+        room = pool.room()
+        if room <= 0 or pool.outbox.waiting:
+            self._wake.clear()
+            await self._wake.wait()
+            return
+        self._parked = asyncio.create_task(self._claim(room))
+        try:
+            await asyncio.wait({self._parked})
+        finally:
+            self._parked.cancel()
+        if not self._parked.cancelled():
+            self._parked.result()
+
+    async def _claim(self, room: int) -> None:
+        pool = self._pool
+        claim = pool.claim(room, wait=WAIT)
+        asked = claim.max or 0
+        pool.asked(asked)
+        try:
+            answer = await pool.worker.call_until_answered(CALLS["claim"], claim, timeout=WAIT + 10.0)
+        finally:
+            pool.asked(-asked)
+        pool.accept(answer)
+
+    # -- over a session ----------------------------------------------------------------------------
+
+    async def _over_session(self) -> None:
+        try:
+            self.session = session = await self._pool.worker.transport.session(self._hello())
+        except Retryable as error:
+            self._retry_later(error)
+            return
+        except LineshaftError as error:
+            _logger.warning("no push session (%s); tasks are claimed by long poll", error.reason)
+            self._push = False
+            return
+        if session is None:
+            self._push = False
+            return
+        self._backoff.succeeded()
+        try:
+            await self._listen(session)
+        except Unavailable as error:
+            self._retry_later(error)
+        finally:
+            await self._hang_up()
+
+    async def _listen(self, session: PushSession) -> None:
+        granting = asyncio.create_task(self._grant(session))
+        try:
+            while True:
+                pushed = await session.receive()
+                if isinstance(pushed, PushedTasks):
+                    self._pool.accept(pushed)
+                else:
+                    self._pool.told(pushed)
+        finally:
+            granting.cancel()
+            await asyncio.gather(granting, return_exceptions=True)
+
+    async def _grant(self, session: PushSession) -> None:
+        """Keep the credit equal to the room of the pool; none once it is to take nothing in."""
+        granted: int | None = None
+        while True:
+            credit = min(self._pool.capacity(), 1000) if self._open else 0
+            if credit != granted:
+                await session.credit(Credit(max=credit))
+                granted = credit
+            self._wake.clear()
+            await self._wake.wait()
+
+    def _hello(self) -> Hello:
+        pool = self._pool
+        return Hello(
+            worker=pool.worker.identity,
+            # With several pools the leases of the others, just on their way, must not count as unknown.
+            holding=pool.tokens() if len(pool.worker.pools) == 1 else None,
+            queues=pool.queues,
+            lease=pool.worker.lease,
+            start=pool.prefetch == 0,
+        )
+
+    def _retry_later(self, error: LineshaftError) -> None:
+        pause = self._backoff.after_failure(error.retry_after)
+        self._open_at = asyncio.get_running_loop().time() + pause
+        _logger.info("%s; claiming by long poll until the push session is open again", error.reason)
+
+    async def _hang_up(self) -> None:
+        session, self.session = self.session, None
+        if session is not None:
+            await session.close()

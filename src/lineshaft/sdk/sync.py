@@ -1,0 +1,176 @@
+"""The synchronous facade: every method hands the coroutine of the same name to an event loop in a thread, and
+waits.
+
+There is no second copy of any logic here, and there must never be one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, overload
+
+from lineshaft.sdk.outcomes import Duration
+from lineshaft.sdk.task import Bound, Task
+
+if TYPE_CHECKING:
+    from lineshaft import wire
+    from lineshaft.sdk.client import Client
+    from lineshaft.sdk.handle import Handle
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class LoopThread:
+    """An event loop in a daemon thread; started at first use."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop, running."""
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread.start()
+            return self._loop
+
+    def wait_for(self, coroutine: Coroutine[Any, Any, R]) -> R:
+        """Run the coroutine there and wait here for its result; an interrupt here cancels it there."""
+        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def stop(self) -> None:
+        """End the loop and its thread; idempotent."""
+        with self._lock:
+            loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
+        if loop is not None and thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+
+    def _run(self) -> None:
+        loop = self._loop
+        assert loop is not None
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+        finally:
+            _cancel_all(loop)
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+
+
+class SyncClient:
+    """What `app.sync` is: the App's calls for code that does not await."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._thread = LoopThread("lineshaft-sync")
+
+    def enqueue(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> SyncHandle[R]:
+        """Enqueue a task; see `App.enqueue`."""
+        return SyncHandle(self._wait(lambda: self._client.enqueue(task, *args, **kwargs)), self)
+
+    def enqueue_named(self, name: str, payload: Any = None, **options: Any) -> SyncHandle[Any]:
+        """Enqueue a task of another program; see `App.enqueue_named`."""
+        return SyncHandle(self._wait(lambda: self._client.enqueue_named(name, payload, **options)), self)
+
+    def enqueue_many(self, calls: Iterable[Bound[R]]) -> list[SyncHandle[R]]:
+        """Enqueue many tasks; see `App.enqueue_many`."""
+        return [SyncHandle(one, self) for one in self._wait(lambda: self._client.enqueue_many(calls))]
+
+    def enqueue_and_wait(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Enqueue a task and wait for its result; see `App.enqueue_and_wait`."""
+        return self._wait(lambda: self._client.enqueue_and_wait(task, *args, **kwargs))
+
+    @overload
+    def handle(self, task_id: str, task: Task[Any, R]) -> SyncHandle[R]: ...
+    @overload
+    def handle(self, task_id: str, task: None = None) -> SyncHandle[Any]: ...
+    def handle(self, task_id: str, task: Task[Any, Any] | None = None) -> SyncHandle[Any]:
+        """Give the handle of a task that was enqueued before."""
+        return SyncHandle(self._client.handle(task_id, task), self)
+
+    def close(self) -> None:
+        """Close the App and end the thread."""
+        self._wait(self._client.close)
+        self._thread.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _wait(self, call: Callable[[], Coroutine[Any, Any, R]]) -> R:
+        # Checked before a thread is asked: after a fork there is none, and waiting for it would be for ever.
+        self._client.check_usable()
+        if asyncio._get_running_loop() is not None:
+            raise RuntimeError(
+                "app.sync would block this event loop; await the same method of the App itself"
+            )
+        return self._thread.wait_for(call())
+
+
+class SyncHandle(Generic[R]):
+    """A handle whose methods wait; see `Handle`."""
+
+    def __init__(self, handle: Handle[R], client: SyncClient) -> None:
+        self._handle = handle
+        self._client = client
+
+    @property
+    def task_id(self) -> str:
+        """The task's id."""
+        return self._handle.task_id
+
+    @property
+    def created(self) -> bool:
+        """False where the id already named a task."""
+        return self._handle.created
+
+    def result(self, timeout: Duration | None = None) -> R:
+        """Wait for the result; see `Handle.result`."""
+        return self._client._wait(lambda: self._handle.result(timeout))
+
+    def state(self) -> str:
+        """Read the task's state."""
+        return self._client._wait(self._handle.state)
+
+    def info(self) -> wire.Task:
+        """Read the whole task."""
+        return self._client._wait(self._handle.info)
+
+    def cancel(self, reason: str | None = None) -> wire.Task:
+        """Cancel the task; see `Handle.cancel`."""
+        return self._client._wait(lambda: self._handle.cancel(reason))
+
+    def retry(self) -> wire.Task:
+        """Run the finished task again; see `Handle.retry`."""
+        return self._client._wait(self._handle.retry)
+
+    def promote(self) -> wire.Task:
+        """Run the scheduled task now."""
+        return self._client._wait(self._handle.promote)
+
+    def __repr__(self) -> str:
+        return f"<SyncHandle {self.task_id}>"
+
+
+def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
+    pending = asyncio.all_tasks(loop)
+    for task in pending:
+        task.cancel()
+    if pending:
+        loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))

@@ -1,0 +1,296 @@
+"""The worker: pools of tasks, a heart for their leases, and an orderly end.
+
+It ends in steps. The first SIGTERM (or `drain`): claim no more, give back what has not begun, let the rest
+finish. After `grace`: interrupt what is still at work and give it back unburned. A second signal: the same at
+once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import logging
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from lineshaft.errors import Invalid, Retryable
+from lineshaft.sdk.backoff import Backoff
+from lineshaft.sdk.client import Client
+from lineshaft.sdk.connections import Connection
+from lineshaft.sdk.execution import Executor
+from lineshaft.sdk.heart import Heart
+from lineshaft.sdk.held_ledger import HeldLedger
+from lineshaft.sdk.options import checked, duration, integer, seconds
+from lineshaft.sdk.outcomes import Duration
+from lineshaft.sdk.pool import Pool
+from lineshaft.sdk.threads import Threads
+from lineshaft.sdk.transport import Transport
+from lineshaft.values.ids import check_name
+from lineshaft.wire import Call
+from lineshaft.wire.workers import Worker as Identity
+
+DEFAULT_CONCURRENCY = 10
+UNWIND = 2.0
+"""Seconds that interrupted handlers have to clean up."""
+DELIVER = 10.0
+"""Seconds that a worker that stops goes on trying to deliver outcomes."""
+
+Queues = Mapping[str, int] | Sequence[str] | None
+
+_logger = logging.getLogger("lineshaft.worker")
+
+
+class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker is told; durations in seconds. Plain values, so that a supervisor can hand them to a
+    process.
+    """
+
+    pools: list[tuple[list[str] | None, int]] = [(None, DEFAULT_CONCURRENCY)]
+    """Queues (None: any) and how many tasks of them at once."""
+    prefetch: int = 0
+    grace: float = 30.0
+    lease: str | int | float | None = None
+    name: str | None = None
+    capability: list[str] | None = None
+    resources: dict[str, float | str] | None = None
+    push: bool = True
+
+    @property
+    def slots(self) -> int:
+        """How many tasks the worker holds at most."""
+        return sum(concurrency + self.prefetch for _, concurrency in self.pools)
+
+
+def worker_settings(
+    queues: Queues = None,
+    *,
+    concurrency: int = DEFAULT_CONCURRENCY,
+    prefetch: int = 0,
+    grace: Duration = 30,
+    lease: Duration | None = None,
+    name: str | None = None,
+    capability: Sequence[str] | None = None,
+    resources: Mapping[str, float | str] | None = None,
+    push: bool = True,
+) -> WorkerSettings:
+    """Check what a user says of a worker; Invalid names the field.
+
+    `queues` as a mapping gives each its own concurrency; as a list they share `concurrency`; None is any
+    queue.
+    """
+    needs = checked({"capability": capability, "resources": resources})
+    affinity = needs.get("worker_affinity")
+    return WorkerSettings(
+        pools=_pools(queues, concurrency),
+        prefetch=integer(0, 1000)(prefetch, "prefetch"),
+        grace=seconds(grace, "grace"),
+        lease=None if lease is None else duration(lease, "lease"),
+        name=name,
+        capability=None if affinity is None else affinity.capability,
+        resources=None if affinity is None else affinity.resources,
+        push=push,
+    )
+
+
+class Worker:
+    """Executes the tasks of an App until it is told to stop; `ledger` is where a supervisor reads what is
+    held.
+    """
+
+    def __init__(
+        self, client: Client, settings: WorkerSettings | None = None, *, ledger: HeldLedger | None = None
+    ) -> None:
+        self.client = client
+        self.settings = settings or WorkerSettings()
+        self.ledger = ledger
+        self.lease = self.settings.lease
+        self.identity = _identity(self.settings)
+        self.heart = Heart(client.open_transport)
+        self._threads = Threads()
+        self.executor = Executor(
+            client.definitions,
+            middleware=client.middlewares,
+            after_execution=client.hooks,
+            threads=self._threads,
+        )
+        prefetch = self.settings.prefetch
+        self.pools = [
+            Pool(self, queues, concurrency=concurrency, prefetch=prefetch)
+            for queues, concurrency in self.settings.pools
+        ]
+        self._connection: Connection | None = None
+        self._draining = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    async def run(self, *, signals: bool = False) -> None:
+        """Work until `drain` is called, the coordinator says so, or (with `signals`) SIGTERM or SIGINT comes.
+
+        Raises Unauthorized, Forbidden and the like, which no repetition cures.
+        """
+        self._connection = Connection(self.client.open_transport())
+        self.heart.start()
+        loop = asyncio.get_running_loop()
+        if signals:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._signalled, number)
+        running = [asyncio.create_task(pool.run()) for pool in self.pools]
+        draining = asyncio.create_task(self._draining.wait())
+        _logger.info("worker %s is ready: %s", self.identity.id, _describe(self.settings))
+        try:
+            await asyncio.wait({*running, draining}, return_when=asyncio.FIRST_COMPLETED)
+            await self._wind_down(running)
+        finally:
+            draining.cancel()
+            await self._close(running)
+            if signals:
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    loop.remove_signal_handler(number)
+        for task in running:
+            if not task.cancelled():
+                task.result()
+
+    def drain(self, reason: str = "drain was called") -> None:
+        """Claim no more, finish what is at work (up to the grace), then end `run`."""
+        if not self._draining.is_set():
+            _logger.info("worker %s stops claiming: %s", self.identity.id, reason)
+            self._draining.set()
+            for pool in self.pools:
+                pool.stop_claiming()
+
+    def stop_now(self) -> None:
+        """End without waiting for what is at work: it is interrupted and given back."""
+        self.drain("it shall stop at once")
+        self._hurry.set()
+
+    def is_async(self, name: str) -> bool:
+        """Tell whether the handler of a task is a coroutine and so can be interrupted."""
+        definition = self.client.definitions.get(name)
+        return definition is None or definition.is_async
+
+    @property
+    def transport(self) -> Transport:
+        """The connection of the worker's own loop."""
+        assert self._connection is not None
+        return self._connection.transport
+
+    def new_id(self) -> str:
+        """Make an id for a claim."""
+        assert self._connection is not None
+        return self._connection.new_id()
+
+    async def call_until_answered(self, call: Call, body: Any, *, timeout: float) -> Any:
+        """Repeat a call until there is an answer; raises only what no repetition cures."""
+        backoff = Backoff()
+        while True:
+            try:
+                answer = await self.transport.call(call, body=body, timeout=timeout)
+            except Retryable as error:
+                pause = backoff.after_failure(error.retry_after)
+                if backoff.failures == 2:
+                    _logger.warning("%s; trying again", error.reason)
+                await asyncio.sleep(pause)
+            else:
+                if backoff.failures >= 2:
+                    _logger.info("the coordinator answers again")
+                return answer
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def _signalled(self, number: int) -> None:
+        name = signal.Signals(number).name
+        if self._draining.is_set():
+            _logger.warning("%s again: worker %s stops at once", name, self.identity.id)
+            self.stop_now()
+        else:
+            self.drain(f"{name}; tasks at work have {self.settings.grace:g} s to finish")
+
+    async def _wind_down(self, running: list[asyncio.Task[None]]) -> None:
+        failed = [task for task in running if task.done() and task.exception() is not None]
+        if failed:
+            _logger.error("worker %s cannot go on: %s", self.identity.id, failed[0].exception())
+            self.stop_now()
+        idle: asyncio.Future[Any] = asyncio.gather(*(pool.until_idle() for pool in self.pools))
+        hurry: asyncio.Future[Any] = asyncio.create_task(self._hurry.wait())
+        try:
+            await asyncio.wait(
+                {idle, hurry}, timeout=self.settings.grace, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not idle.done() and not failed:
+                await self._cut_short(idle)
+        finally:
+            for waiting in (idle, hurry):
+                waiting.cancel()
+            await asyncio.gather(idle, hurry, return_exceptions=True)
+        undelivered = [task_id for pool in self.pools for task_id in pool.outbox.close()]
+        if undelivered:
+            _logger.error(
+                "%d outcomes could not be delivered; their tasks run again when their leases end: %s",
+                len(undelivered),
+                ", ".join(undelivered[:10]),
+            )
+
+    async def _cut_short(self, idle: asyncio.Future[Any]) -> None:
+        for pool in self.pools:
+            pool.interrupt()
+        hurried = self._hurry.is_set()
+        await asyncio.wait({idle}, timeout=UNWIND / 4 if hurried else UNWIND)
+        for pool in self.pools:
+            pool.give_up()
+        sent: asyncio.Future[Any] = asyncio.gather(*(pool.outbox.until_empty() for pool in self.pools))
+        await asyncio.wait({sent}, timeout=DELIVER / 4 if hurried else DELIVER)
+        sent.cancel()
+        await asyncio.gather(sent, return_exceptions=True)
+
+    async def _close(self, running: list[asyncio.Task[None]]) -> None:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await self.heart.stop()
+        self._threads.close()
+        await self.transport.close()
+        if self.ledger is not None:
+            self.ledger.close()
+        _logger.info("worker %s has stopped", self.identity.id)
+
+
+def _pools(queues: Queues, concurrency: int) -> list[tuple[list[str] | None, int]]:
+    if queues is None:
+        return [(None, _at_once(concurrency, "concurrency"))]
+    if isinstance(queues, str):
+        raise Invalid(f"`queues` must be a list or a mapping, not the string {queues!r}", field="queues")
+    if not queues:
+        raise Invalid("`queues` is empty; leave it out to take from any queue", field="queues")
+    for queue in queues:
+        check_name(queue, field="queues")
+    if isinstance(queues, Mapping):
+        return [([queue], _at_once(most, f"queues.{queue}")) for queue, most in queues.items()]
+    return [(list(queues), _at_once(concurrency, "concurrency"))]
+
+
+_at_once = integer(1, 10_000)
+
+
+def _identity(settings: WorkerSettings) -> Identity:
+    host = socket.gethostname()
+    return Identity(
+        id=settings.name or f"{host}-{os.getpid()}-{secrets.token_hex(3)}",
+        incarnation=secrets.token_hex(8),
+        name=settings.name,
+        version=importlib.metadata.version("lineshaft"),
+        capabilities=settings.capability,
+        resources=settings.resources,
+        host=host,
+        pid=os.getpid(),
+    )
+
+
+def _describe(settings: WorkerSettings) -> str:
+    return ", ".join(
+        f"{' and '.join(queues) if queues else 'any queue'} × {most}" for queues, most in settings.pools
+    )
