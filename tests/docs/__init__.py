@@ -1,0 +1,1 @@
+"""The documentation, played: every block that can run does, and answers as it says."""

@@ -1,0 +1,112 @@
+"""README and docs: their blocks run, their links lead somewhere, their tables are those of the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from lineshaft.cli.exits import MEANINGS
+from lineshaft.errors import BY_TYPE, LineshaftError
+from lineshaft.wire import CALLS, Call
+from tests.docs.answers import differences, is_text_as_shown, values_of
+from tests.docs.blocks import Block, blocks_of, steps_of
+from tests.docs.desk import ROOT, Desk
+
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PROTOCOL = ROOT / "docs" / "protocol.md"
+# Shown only: the demo has tests of its own, the suite is this one, the rest would change the system.
+NOT_RUN = {"make demo", "make test", "pip install .", "lineshaft --install-completion"}
+
+
+def name_of(document: Path) -> str:
+    return str(document.relative_to(ROOT))
+
+
+@pytest.mark.requires("curl")
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_document_plays(document: Path, tmp_path: Path) -> None:
+    steps = steps_of(document)
+    with Desk(tmp_path) as desk:
+        if steps and not any("serve" in block.words for block, _ in steps):
+            desk.serve()
+        for block, output in steps:
+            play(desk, block, output, where=f"{name_of(document)}:{block.line}")
+
+
+def play(desk: Desk, block: Block, output: Block | None, *, where: str) -> None:
+    if block.file is not None:
+        desk.write(block.file, block.text)
+    elif "serve" in block.words:
+        desk.serve(block.text)
+    elif "background" in block.words:
+        desk.start(block.text)
+    else:
+        printed = desk.type(block.text) if block.language == "sh" else desk.run("python", "-c", block.text)
+        compare(printed, output, where=where)
+
+
+def compare(printed: str, output: Block | None, *, where: str) -> None:
+    if output is None:
+        return
+    if output.language == "text":
+        assert is_text_as_shown(output.text, printed), f"{where} prints\n{printed}\nand shows\n{output.text}"
+        return
+    wrong = differences(values_of(output.text), values_of(printed))
+    assert not wrong, f"{where} prints\n{printed}\n" + "\n".join(wrong)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_what_is_not_run_is_known(document: Path) -> None:
+    for block in blocks_of(document):
+        if "skip" in block.words:
+            assert block.text.strip() in NOT_RUN, f"{name_of(document)}:{block.line}"
+        if block.file is not None and (example := ROOT / "examples" / block.file).exists():
+            assert block.text == example.read_text(), (
+                f"{name_of(document)}:{block.line} differs from {example.name}"
+            )
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+        if target.startswith(("http://", "https://", "mailto:")):
+            continue
+        path, _, anchor = target.partition("#")
+        found = document if not path else (document.parent / path).resolve()
+        assert found.exists(), f"{name_of(document)}: {target}"
+        if anchor:
+            assert anchor in anchors_of(found), f"{name_of(document)}: {target}"
+
+
+def anchors_of(document: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=lambda call: call.name)
+def test_protocol_has_curl_for_every_call(call: Call) -> None:
+    typed = "\n".join(block.text for block in blocks_of(PROTOCOL) if block.language == "sh")
+    place = re.escape(call.path).replace(re.escape("{id}"), r"(?:[^/_\s\"?$][^/\s\"?]*|\$\([^)]*\))")
+    urls = re.findall(rf"(.*)\$L{place}(?=[\s\"?]|$)(.*)", typed, re.MULTILINE)
+    assert any(is_of_method(call, before + after) for before, after in urls), f"{call.method} {call.path}"
+
+
+def is_of_method(call: Call, words: str) -> bool:
+    said = re.search(r"-X (\w+)", words)
+    if said is not None:
+        return said[1] == call.method
+    return call.method == ("POST" if " -d " in words else "GET")
+
+
+def test_protocol_names_every_error() -> None:
+    rows = re.findall(r"^\| (\d{3}) \| `(\w+)` \|", PROTOCOL.read_text(), re.MULTILINE)
+    assert set(rows) == {
+        (str(error.status), word) for word, error in BY_TYPE.items() if word != LineshaftError.type
+    }
+
+
+def test_command_line_page_has_the_exit_codes() -> None:
+    rows = re.findall(r"^\| (\d+) \| (.*) \|$", (ROOT / "docs" / "cli.md").read_text(), re.MULTILINE)
+    assert dict(rows) == {str(code.value): meaning for code, meaning in MEANINGS.items()}
