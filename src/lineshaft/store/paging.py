@@ -1,8 +1,8 @@
 """How a page of tasks is chosen: the filter, the order and the cursor, alike for every store.
 
 Order is by (key, arrival), both in the direction of the sort, so that a page is continued by comparing one
-pair. Unfinished tasks are last when sorting by `finished_at`, whichever the direction. A text matches case
-by case-insensitive containment, the error being matched as the JSON text that the worker sent.
+pair. Unfinished tasks are last when sorting by `finished_at`, whichever the direction. What a filter means
+is the core's `matches`, so that a sweep judges as a search found.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import zlib
 
 import msgspec
 
-from lineshaft.core.commands import Filter
+from lineshaft.core.control import matches
 from lineshaft.core.task import Task
 from lineshaft.errors import Invalid
 from lineshaft.store.base import SORT_FIELDS, Page, Query
@@ -104,29 +104,6 @@ def visible(query: Query, task: Task) -> bool:
     if task.state.terminal and prune_at is not None and prune_at <= query.now:
         return False
     return matches(query.filter, task)
-
-
-def matches(filter: Filter, task: Task) -> bool:
-    """Tell whether a task passes a filter."""
-    return (
-        (filter.states is None or task.state in filter.states)
-        and (filter.queues is None or task.spec.queue in filter.queues)
-        and (filter.names is None or task.spec.name in filter.names)
-        and matches_content(filter, task)
-    )
-
-
-def matches_content(filter: Filter, task: Task) -> bool:
-    """Tell whether a task passes the part of a filter that no index knows: its tags and its text."""
-    return all(tag in task.tags for tag in filter.tags) and (
-        not filter.text or _contains(filter.text.lower(), task)
-    )
-
-
-def _contains(text: str, task: Task) -> bool:
-    error = b"" if task.run is None or task.run.error is None else task.run.error
-    places = (task.id, task.spec.name, *task.tags, error.decode(errors="replace"))
-    return any(text in place.lower() for place in places)
 
 
 def _checksum(raw: bytes) -> bytes:

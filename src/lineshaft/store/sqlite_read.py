@@ -5,16 +5,18 @@ from __future__ import annotations
 import functools
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
 from lineshaft.core.batch import Blob, Census, Record, Snapshot
 from lineshaft.core.commands import Filter
+from lineshaft.core.control import matches
 from lineshaft.core.task import OPEN, State, Task
 from lineshaft.store.base import Log, LogRecord, Ownership, Page, Query
-from lineshaft.store.paging import FIRST, LAST, matches_content, page_of, parse_sort, read_cursor
+from lineshaft.store.paging import FIRST, LAST, page_of, parse_sort, read_cursor
 from lineshaft.store.sqlite_rows import (
     decode_changes,
     decode_counters,
@@ -38,30 +40,32 @@ def get(connection: sqlite3.Connection, keys: Sequence[tuple[str, str]]) -> list
     """Read rows by (tenant, id), in order of `keys`."""
     found: list[Task | None] = [None] * len(keys)
     wanted = [(number, tenant, id) for number, (tenant, id) in enumerate(keys)]
-    for part in slices(wanted):
-        sql = (
-            f"WITH wanted (number, tenant, id) AS (VALUES {marks(3, len(part))})"
-            " SELECT number, row FROM wanted CROSS JOIN ident USING (tenant, id) CROSS JOIN task USING (seq)"
-        )
-        for number, row in connection.execute(sql, [value for key in part for value in key]):
-            found[number] = decode_task(row)
+    with _one_instant(connection):
+        for part in slices(wanted):
+            sql = (
+                f"WITH wanted (number, tenant, id) AS (VALUES {marks(3, len(part))})"
+                " SELECT number, row FROM wanted CROSS JOIN ident USING (tenant, id)"
+                " CROSS JOIN task USING (seq)"
+            )
+            for number, row in connection.execute(sql, [value for key in part for value in key]):
+                found[number] = decode_task(row)
     return found
 
 
 def read(connection: sqlite3.Connection, keys: Sequence[tuple[Blob, int]]) -> list[bytes | None]:
     """Read blobs by (kind, seq), in order of `keys`."""
     found: dict[tuple[Blob, int], bytes] = {}
-    for kind in {kind for kind, _ in keys}:
-        wanted = [seq for each, seq in keys if each == kind]
-        rows = read_rows(connection, f"SELECT seq, data FROM {BLOB_TABLES[kind]}", wanted)
-        found.update({(kind, seq): data for seq, data in rows})
+    with _one_instant(connection):
+        for kind in {kind for kind, _ in keys}:
+            wanted = [seq for each, seq in keys if each == kind]
+            rows = read_rows(connection, f"SELECT seq, data FROM {BLOB_TABLES[kind]}", wanted)
+            found.update({(kind, seq): data for seq, data in rows})
     return [found.get(key) for key in keys]
 
 
 def load(connection: sqlite3.Connection, ownership: Ownership) -> Snapshot:
     """Read what a shard holds in memory, as of one instant."""
-    connection.execute("BEGIN")
-    try:
+    with _one_instant(connection):
         position, counters = require_owned(connection, ownership)
         rows = connection.execute("SELECT row FROM task INDEXED BY task_open WHERE state < 5 ORDER BY seq")
         records = connection.execute("SELECT kind, tenant, key, data FROM record ORDER BY kind, tenant, key")
@@ -77,14 +81,11 @@ def load(connection: sqlite3.Connection, ownership: Ownership) -> Snapshot:
             records=[Record(*row) for row in records],
             finished=[Census(tenant, queue, State(state), n) for tenant, queue, state, n in finished],
         )
-    finally:
-        connection.execute("ROLLBACK")
 
 
 def log(connection: sqlite3.Connection, after: int, limit: int) -> Log:
     """Read the log after a position, and where it begins."""
-    connection.execute("BEGIN")
-    try:
+    with _one_instant(connection):
         rows = connection.execute(
             "SELECT position, at, data FROM log WHERE position > ? ORDER BY position LIMIT ?", (after, limit)
         )
@@ -93,8 +94,6 @@ def log(connection: sqlite3.Connection, after: int, limit: int) -> Log:
             "SELECT coalesce((SELECT min(position) FROM log), (SELECT position + 1 FROM shard WHERE id = 0))"
         ).fetchone()
         return Log(records, earliest)
-    finally:
-        connection.execute("ROLLBACK")
 
 
 def search(connection: sqlite3.Connection, query: Query) -> Page:
@@ -118,6 +117,16 @@ def count(connection: sqlite3.Connection, query: Query) -> int:
     sql = f"SELECT count(*) FROM task {condition.source} WHERE {condition.text}"
     (found,) = connection.execute(sql, condition.values).fetchone()
     return int(found)
+
+
+@contextmanager
+def _one_instant(connection: sqlite3.Connection) -> Iterator[None]:
+    """See one state of the database over several statements."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("ROLLBACK")
 
 
 class _Condition:
@@ -157,7 +166,7 @@ class _Condition:
 
     def _add_states(self, states: frozenset[State]) -> None:
         self.add(f"state IN ({','.join(str(int(state)) for state in sorted(states))})")
-        if states <= frozenset(OPEN):
+        if states and states <= frozenset(OPEN):
             self.add("state < 5")
             self.source = "INDEXED BY task_open"
 
@@ -197,4 +206,4 @@ def _filter(raw: bytes) -> Filter:
 
 
 def _passes(row: bytes, raw: bytes) -> bool:
-    return matches_content(_filter(raw), decode_task(row))
+    return matches(_filter(raw), decode_task(row))
