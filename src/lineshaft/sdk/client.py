@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
 
 import msgspec
 
@@ -27,9 +27,13 @@ from lineshaft.sdk.task import (
     encode_payload,
 )
 from lineshaft.sdk.transport import Transport
+from lineshaft.sdk.worker_settings import DEFAULT_CONCURRENCY, Queues, WorkerOptions, worker_settings
 from lineshaft.values.ids import check_name
 from lineshaft.wire import CALLS, Call, ErrorInfo
 from lineshaft.wire import tasks as wire
+
+if TYPE_CHECKING:
+    from lineshaft.sdk.worker import Worker
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -142,7 +146,8 @@ class Client:
         if errors:
             first = min(errors)
             raise EnqueueFailed(
-                f"{len(errors)} of {len(items)} tasks were refused, the first (number {first}): {errors[first].reason}",
+                f"{len(errors)} of {len(items)} tasks were refused, the first (number {first}): "
+                f"{errors[first].reason}",
                 errors=errors,
             )
         return [
@@ -181,6 +186,22 @@ class Client:
         transport = self._connections.current().transport
         return await transport.call(call, id=id, query=query, body=body, timeout=timeout)
 
+    def worker(
+        self,
+        queues: Queues = None,
+        *,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        **settings: Unpack[WorkerOptions],
+    ) -> Worker:
+        """Make a worker for this App's tasks; `await worker.run()` works until it is told to stop.
+
+        `queues`: a mapping gives each queue its own concurrency (`{"mail": 10, "default": 5}`), with a list
+        they share `concurrency`, None is any queue. Raises Invalid, which names the setting that is wrong.
+        """
+        from lineshaft.sdk.worker import Worker
+
+        return Worker(self, worker_settings(queues, concurrency=concurrency, **settings))
+
     # -- lifetime ----------------------------------------------------------------------------------
 
     @property
@@ -203,6 +224,12 @@ class Client:
     def check_usable(self) -> None:
         """Raise ForkedApp or AppClosed where this App cannot be used here."""
         self._connections.check()
+
+    def served_at(self, url: str) -> None:
+        """Find the coordinator at `url` from now on; for the processes of a supervisor that serves them."""
+        from lineshaft.sdk.http import HttpTransport
+
+        self._connections = Connections(lambda: HttpTransport(url))
 
     async def close(self) -> None:
         """Give back connections; idempotent."""

@@ -56,8 +56,8 @@ class Connections:
         """
         if self._pid is not None and self._pid != os.getpid():
             raise ForkedApp(
-                f"this App was open in process {self._pid} when it forked into {os.getpid()}: its connections cannot "
-                "be shared; make the App in the child, or do not use it before the fork"
+                f"this App was open in process {self._pid} when it forked into {os.getpid()}: its "
+                "connections cannot be shared; make the App in the child, or do not use it before the fork"
             )
         if self._closed:
             raise AppClosed("this App was closed; make a new one")

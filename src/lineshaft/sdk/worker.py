@@ -14,88 +14,28 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
-
-from lineshaft.errors import Invalid, Retryable
+from lineshaft.errors import Retryable
 from lineshaft.sdk.backoff import Backoff
 from lineshaft.sdk.client import Client
 from lineshaft.sdk.connections import Connection
 from lineshaft.sdk.execution import Executor
 from lineshaft.sdk.heart import Heart
 from lineshaft.sdk.held_ledger import HeldLedger
-from lineshaft.sdk.options import checked, duration, integer, seconds
-from lineshaft.sdk.outcomes import Duration
 from lineshaft.sdk.pool import Pool
 from lineshaft.sdk.threads import Threads
 from lineshaft.sdk.transport import Transport
-from lineshaft.values.ids import check_name
+from lineshaft.sdk.worker_settings import WorkerSettings
 from lineshaft.wire import Call
 from lineshaft.wire.workers import Worker as Identity
 
-DEFAULT_CONCURRENCY = 10
 UNWIND = 2.0
 """Seconds that interrupted handlers have to clean up."""
 DELIVER = 10.0
 """Seconds that a worker that stops goes on trying to deliver outcomes."""
 
-Queues = Mapping[str, int] | Sequence[str] | None
-
 _logger = logging.getLogger("lineshaft.worker")
-
-
-class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker is told; durations in seconds. Plain values, so that a supervisor can hand them to a
-    process.
-    """
-
-    pools: list[tuple[list[str] | None, int]] = [(None, DEFAULT_CONCURRENCY)]
-    """Queues (None: any) and how many tasks of them at once."""
-    prefetch: int = 0
-    grace: float = 30.0
-    lease: str | int | float | None = None
-    name: str | None = None
-    capability: list[str] | None = None
-    resources: dict[str, float | str] | None = None
-    push: bool = True
-
-    @property
-    def slots(self) -> int:
-        """How many tasks the worker holds at most."""
-        return sum(concurrency + self.prefetch for _, concurrency in self.pools)
-
-
-def worker_settings(
-    queues: Queues = None,
-    *,
-    concurrency: int = DEFAULT_CONCURRENCY,
-    prefetch: int = 0,
-    grace: Duration = 30,
-    lease: Duration | None = None,
-    name: str | None = None,
-    capability: Sequence[str] | None = None,
-    resources: Mapping[str, float | str] | None = None,
-    push: bool = True,
-) -> WorkerSettings:
-    """Check what a user says of a worker; Invalid names the field.
-
-    `queues` as a mapping gives each its own concurrency; as a list they share `concurrency`; None is any
-    queue.
-    """
-    needs = checked({"capability": capability, "resources": resources})
-    affinity = needs.get("worker_affinity")
-    return WorkerSettings(
-        pools=_pools(queues, concurrency),
-        prefetch=integer(0, 1000)(prefetch, "prefetch"),
-        grace=seconds(grace, "grace"),
-        lease=None if lease is None else duration(lease, "lease"),
-        name=name,
-        capability=None if affinity is None else affinity.capability,
-        resources=None if affinity is None else affinity.resources,
-        push=push,
-    )
 
 
 class Worker:
@@ -257,23 +197,6 @@ class Worker:
         if self.ledger is not None:
             self.ledger.close()
         _logger.info("worker %s has stopped", self.identity.id)
-
-
-def _pools(queues: Queues, concurrency: int) -> list[tuple[list[str] | None, int]]:
-    if queues is None:
-        return [(None, _at_once(concurrency, "concurrency"))]
-    if isinstance(queues, str):
-        raise Invalid(f"`queues` must be a list or a mapping, not the string {queues!r}", field="queues")
-    if not queues:
-        raise Invalid("`queues` is empty; leave it out to take from any queue", field="queues")
-    for queue in queues:
-        check_name(queue, field="queues")
-    if isinstance(queues, Mapping):
-        return [([queue], _at_once(most, f"queues.{queue}")) for queue, most in queues.items()]
-    return [(list(queues), _at_once(concurrency, "concurrency"))]
-
-
-_at_once = integer(1, 10_000)
 
 
 def _identity(settings: WorkerSettings) -> Identity:

@@ -1,0 +1,45 @@
+"""`App`: the SDK's client at the coordinator that its URL names, over HTTP or inside this process."""
+
+from __future__ import annotations
+
+import os
+
+from lineshaft.errors import Invalid
+from lineshaft.sdk.client import Client
+from lineshaft.sdk.transport import Transport
+
+DEFAULT_URL = "http://127.0.0.1:7077"
+
+_REMOTE = ("http", "https", "unix")
+_EMBEDDED = ("memory", "sqlite")
+
+
+class App(Client):
+    """Tasks, and the coordinator that keeps them.
+
+    `url`: `http://host:port`, `https://…` or `unix:///path` of a coordinator; or a store, whose coordinator
+    then runs inside this process: `memory://`, `sqlite:///jobs.db` (relative), `sqlite:////srv/jobs.db`
+    (absolute). Without it LINESHAFT_URL, else http://127.0.0.1:7077. `api_key`: without it LINESHAFT_API_KEY.
+    Nothing is opened before first use; `await app.close()` or `async with app:` gives everything back.
+    """
+
+    def __init__(self, url: str | None = None, *, api_key: str | None = None) -> None:
+        self.url = url or os.environ.get("LINESHAFT_URL") or DEFAULT_URL
+        self._api_key = api_key or os.environ.get("LINESHAFT_API_KEY") or None
+        scheme = self.url.partition("://")[0]
+        self.embedded = scheme in _EMBEDDED
+        if not self.embedded and scheme not in _REMOTE:
+            raise Invalid(
+                f"`{self.url}` is neither a coordinator (http://host:port, https://host:port, unix:///path) "
+                "nor a store (memory://, sqlite:///path)",
+                field="url",
+            )
+        super().__init__(self._open_embedded if self.embedded else self._open_remote)
+
+    def _open_remote(self) -> Transport:
+        from lineshaft.sdk.http import HttpTransport
+
+        return HttpTransport(self.url, api_key=self._api_key)
+
+    def _open_embedded(self) -> Transport:
+        raise NotImplementedError

@@ -1,0 +1,237 @@
+"""Worker processes under a supervisor: one that crashes is started again, and the task that did it pays for
+it.
+
+The supervisor executes nothing, so nothing that a handler does can take it along. What a process held is in
+its ledger (a mapped file). After a crash the tasks whose handlers were at work are failed with type
+`worker_crashed`, which uses up an attempt, so a task that kills its worker ends; what only waited there goes
+back unburned.
+
+Crashes without a task to blame are the program's own. Beyond an *intensity* (so many within so many seconds,
+after Erlang/OTP's supervisors) restarting cannot help, and the whole stops with an error that says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+import tempfile
+from collections import deque
+from pathlib import Path
+
+import msgspec
+
+from lineshaft.errors import LineshaftError, Retryable
+from lineshaft.sdk.backoff import Backoff
+from lineshaft.sdk.child import MISCONFIGURED, Orders
+from lineshaft.sdk.failures import CrashLoop
+from lineshaft.sdk.held_ledger import Entry, HeldLedger, read_ledger
+from lineshaft.sdk.transport import Transport
+from lineshaft.sdk.worker_settings import WorkerSettings
+from lineshaft.wire import CALLS
+from lineshaft.wire.tasks import TaskError
+from lineshaft.wire.workers import FailItem, Item, ReleaseItem, Report
+
+INTENSITY = 5
+PERIOD = 10.0
+"""More than `INTENSITY` crashes without a task within `PERIOD` seconds stop the whole."""
+STEADY = 60.0
+"""A process that has lived this long is restarted without delay."""
+CHARGE_FOR = 60.0
+"""How long the supervisor tries to tell the coordinator of a crash; the leases run out by themselves."""
+
+_logger = logging.getLogger("lineshaft.supervisor")
+
+
+class Supervisor:
+    """Runs `processes` workers of the App that `app` names (`module:attribute`, found from `directory`).
+
+    `url` is where they find the coordinator, None where the App knows; `transport` is the supervisor's own
+    way there.
+    """
+
+    def __init__(
+        self,
+        app: str,
+        settings: WorkerSettings,
+        *,
+        processes: int,
+        transport: Transport,
+        directory: Path | None = None,
+        url: str | None = None,
+        log_level: str = "INFO",
+        intensity: int = INTENSITY,
+        period: float = PERIOD,
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._processes = processes
+        self._transport = transport
+        self._directory = directory or Path.cwd()
+        self._url = url
+        self._log_level = log_level
+        self._intensity = intensity
+        self._period = period
+        self._blameless: deque[float] = deque()
+        self._children: dict[int, asyncio.subprocess.Process] = {}
+        self._stopping = asyncio.Event()
+        self._charges: set[asyncio.Task[None]] = set()
+
+    async def run(self, *, signals: bool = False) -> None:
+        """Run until all processes have ended after `stop` (or a signal). Raises CrashLoop."""
+        loop = asyncio.get_running_loop()
+        if signals:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self.stop)
+        try:
+            with tempfile.TemporaryDirectory(prefix="lineshaft-") as folder:
+                await self._run_all(Path(folder))
+        finally:
+            if signals:
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    loop.remove_signal_handler(number)
+
+    def stop(self) -> None:
+        """Ask the processes to finish what they do and end; called again, to end at once."""
+        self._stopping.set()
+        for process in list(self._children.values()):
+            _send(process, signal.SIGTERM)
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes that run now."""
+        return [process.pid for process in self._children.values()]
+
+    async def _run_all(self, folder: Path) -> None:
+        keepers = [
+            asyncio.create_task(self._keep(number, folder / f"{number}.held"))
+            for number in range(self._processes)
+        ]
+        try:
+            await asyncio.wait(keepers, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            self.stop()
+            done = await asyncio.gather(*keepers, return_exceptions=True)
+            if self._charges:
+                await asyncio.wait(self._charges, timeout=5.0)
+            for charge in self._charges:
+                charge.cancel()
+        for outcome in done:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    async def _keep(self, number: int, ledger: Path) -> None:
+        """Keep one process running, under one number, until all shall stop."""
+        loop = asyncio.get_running_loop()
+        backoff = Backoff(base=0.2, cap=30.0)
+        while not self._stopping.is_set():
+            started = loop.time()
+            process = await self._start(number, ledger)
+            code = await process.wait()
+            del self._children[number]
+            held = read_ledger(ledger)
+            if code == 0:
+                return  # it was told to go: by us, or drained by the coordinator
+            if loop.time() - started > STEADY:
+                backoff.succeeded()
+            self._crashed(process.pid, code, held)
+            if not self._stopping.is_set():
+                await self._pause(backoff.after_failure())
+
+    async def _start(self, number: int, ledger: Path) -> asyncio.subprocess.Process:
+        HeldLedger.create(ledger, self._settings.slots)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "lineshaft.sdk.child",
+            stdin=asyncio.subprocess.PIPE,
+            cwd=self._directory,
+            # Ctrl-C in a terminal reaches only the supervisor, which passes it on in order.
+            start_new_session=True,
+        )
+        self._children[number] = process
+        orders = Orders(
+            app=self._app,
+            directory=str(self._directory),
+            settings=self._settings,
+            ledger=str(ledger),
+            url=self._url,
+            log_level=self._log_level,
+        )
+        assert process.stdin is not None
+        process.stdin.write(msgspec.json.encode(orders) + b"\n")
+        if self._stopping.is_set():
+            _send(process, signal.SIGTERM)
+        return process
+
+    def _crashed(self, pid: int, code: int, held: list[Entry]) -> None:
+        how = describe_exit(code)
+        running = [entry for entry in held if entry.running]
+        if held:
+            charge = asyncio.create_task(self._charge(held, f"worker process {pid} {how}"))
+            self._charges.add(charge)
+            charge.add_done_callback(self._charges.discard)
+        if code == MISCONFIGURED:
+            raise CrashLoop("the worker cannot start as it is configured; its log above says why")
+        if running:
+            names = ", ".join(f"{entry.task_id} ({entry.name})" for entry in running[:5])
+            _logger.error("worker process %d %s while it executed %s", pid, how, names)
+            return
+        _logger.error("worker process %d %s while it executed no task", pid, how)
+        if not self._stopping.is_set():
+            self._count_blameless(how)
+
+    def _count_blameless(self, how: str) -> None:
+        now = asyncio.get_running_loop().time()
+        self._blameless.append(now)
+        while self._blameless[0] < now - self._period:
+            self._blameless.popleft()
+        if len(self._blameless) >= self._intensity:
+            raise CrashLoop(
+                f"worker processes crashed {len(self._blameless)} times within {self._period:g} s without a "
+                f"task to blame (the last one {how}); restarting cannot help: see what they wrote above"
+            )
+
+    async def _charge(self, held: list[Entry], how: str) -> None:
+        """Tell the coordinator what became of the tasks of a dead process."""
+        items: list[Item] = [_verdict(entry, how) for entry in held]
+        backoff = Backoff()
+        try:
+            async with asyncio.timeout(CHARGE_FOR):
+                while True:
+                    try:
+                        await self._transport.call(CALLS["report"], body=Report(items=items), timeout=10.0)
+                        return
+                    except Retryable as error:
+                        await asyncio.sleep(backoff.after_failure(error.retry_after))
+        except (TimeoutError, LineshaftError) as error:
+            _logger.error("%d tasks of a dead process end with their leases: %s", len(held), error)
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+
+
+def describe_exit(code: int) -> str:
+    """Say how a process ended."""
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
+
+
+def _verdict(entry: Entry, how: str) -> Item:
+    if not entry.running:
+        return ReleaseItem(task_id=entry.task_id, lease_token=entry.lease_token)
+    error = TaskError(type="worker_crashed", message=f"{how} while it executed this task")
+    return FailItem(task_id=entry.task_id, lease_token=entry.lease_token, error=error)
+
+
+def _send(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(number)
