@@ -7,8 +7,8 @@ field() { python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])
 quote() { python3 -c 'import json, sys; print(json.dumps(sys.stdin.read().strip()))'; }
 say() { curl -sS --retry 8 --retry-connrefused "$url/_tasks/$id/$1" -H "$json" -d "{\"lease_token\": \"$token\"$2}"; }
 
-heartbeats() { # $1: the process that works. It must end once the task is cancelled or somebody else's.
-    while sleep 10; do
+heartbeats() { # $1: the process at work, which must end once its task is cancelled or somebody else's
+    while sleep 10 && kill -0 $$; do
         say _heartbeat | grep -qE '"(cancel|lease_lost|not_found)"' && kill "$1"
     done
 }
