@@ -1,7 +1,7 @@
 """Tasks that only some machines can do, and resources that are shared.
 
-Two workers wait, one of them on a machine with two GPUs. Three trainings, each of which needs a GPU to itself, go
-there, two at a time; the task without needs is not held up by them.
+Two workers wait, one of them on a machine with two GPUs. Three trainings, each of which needs a GPU to
+itself, go there, two at a time; the task without needs is not held up by them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A long task says how far it is, fails in the middle, and goes on from its checkpoint in the next attempt."""
+"""A long task says how far it is, fails in the middle, and goes on from its checkpoint."""
 
 from __future__ import annotations
 
