@@ -205,8 +205,8 @@ def test_an_empty_answer_is_not_remembered(w: World) -> None:
 
 
 def test_a_claim_id_is_remembered_over_a_reload(w: World) -> None:
-    w.enqueue()
-    w.enqueue()
+    w.enqueue(priority=1)
+    w.enqueue(priority=0)
     first = w.claim(max=2, claim_id="c1")
     w.reload()
     again = w.claim(max=2, claim_id="c1")

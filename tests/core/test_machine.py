@@ -226,9 +226,8 @@ class ShardMachine(RuleBasedStateMachine):
         abilities = WORKERS[worker]
         if worker in self.model.draining or self.model.choose(1, abilities=abilities, **where):
             return
-        parked = self.w.park(
-            worker, capabilities=abilities, max=most, wait=40 * SECOND, lease=TTLS[0], **where
-        )
+        claim = {"incarnation": "1", "capabilities": abilities, "max": most, "lease": TTLS[0], **where}
+        parked = self.w.park(worker, wait=40 * SECOND, **claim)
         self.parked.append((parked, {"worker": worker, "most": most, "abilities": abilities, **where}))
 
     @precondition(lambda self: self.parked)

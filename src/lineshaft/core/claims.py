@@ -215,10 +215,15 @@ def _held_of_claim(memory: Memory, tenant: Tenant, claim_id: str | None) -> list
     """Return what is still held of the first answer to this claim, its leases counted from now again."""
     if claim_id is None:
         return []
-    held = list(tenant.claims.get(claim_id, {}).values())
+    held = sorted(tenant.claims.get(claim_id, {}).values(), key=_fence)
     for task in held:
         memory.renew(task)
     return held
+
+
+def _fence(task: Task) -> int:
+    assert task.lease is not None
+    return task.lease.fence
 
 
 def _release_unknown(memory: Memory, tenant: Tenant, command: Claim, keep: list[Task]) -> None:
