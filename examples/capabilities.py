@@ -40,7 +40,8 @@ async def main() -> None:
         working = [asyncio.create_task(worker.run()) for worker in (small, large)]
 
         models = await app.enqueue_many([train.bind(model=name) for name in ("one", "two", "three")])
-        print(await app.enqueue_and_wait(announce, text="no GPU needed"))
+        text = await app.enqueue_and_wait(announce, text="no GPU needed")
+        print(text)
         for handle in models:
             print("trained", await handle.result(timeout="30s"), "on", (await handle.info()).worker_id)
 
