@@ -21,6 +21,7 @@ from lineshaft.sdk.failures import WrongArgument
 from lineshaft.sdk.outcomes import Cancel, Cancelled, Completed, Failed, Outcome, Snooze, Snoozed, TaskError
 from lineshaft.sdk.task import AfterExecution, Definition, Middleware
 from lineshaft.sdk.threads import Threads
+from lineshaft.sdk.tracing import traceparent
 
 MAX_STACK = 16_384
 MAX_MESSAGE = 4_096
@@ -53,6 +54,8 @@ class Executor:
             positional, keywords = definition.arguments.decode(payload, context)
         except WrongArgument as error:
             return Failed(type="wrong_argument", message=error.reason, retry=False)
+        if context.traceparent is not None:
+            traceparent.set(context.traceparent)
         outcome = await self._attempt(definition, context, positional, keywords)
         if self._hooks or definition.after_execution is not None:
             outcome = await self._after(definition, context, outcome)

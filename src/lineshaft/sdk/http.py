@@ -13,14 +13,16 @@ import contextlib
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
 import aiohttp
 import msgspec
+from yarl import URL
 
 from lineshaft.errors import BY_TYPE, Invalid, LineshaftError, Overloaded, Retryable, Unavailable
 from lineshaft.sdk.backoff import Backoff
 from lineshaft.sdk.push import WebSocketSession
+from lineshaft.sdk.tracing import traceparent
 from lineshaft.sdk.transport import PushSession
 from lineshaft.wire import SESSION_PATH, Call, ErrorBody, Hello
 from lineshaft.wire.workers import ClaimedTasks
@@ -56,15 +58,15 @@ class HttpTransport:
         timeout: float | None = None,
     ) -> Any:
         """Make a call, repeating it while that may help; see `Transport.call`."""
-        url = self._base + (call.path if id is None else call.path.replace("{id}", quote(id, safe="")))
-        parameters = _parameters(query)
+        path = call.path if id is None else call.path.replace("{id}", quote(id, safe=""))
+        url = URL(self._base + path + _parameters(query), encoded=True)
         data = None if body is None else _encode(body)
         loop = asyncio.get_running_loop()
         until = loop.time() + self._retry_for
         backoff = Backoff()
         while True:
             try:
-                raw = await self._once(call.method, url, parameters, data, timeout or DEFAULT_TIMEOUT)
+                raw = await self._once(call.method, url, data, timeout or DEFAULT_TIMEOUT)
                 return self._decode(call, raw)
             except Retryable as error:
                 pause = backoff.after_failure(error.retry_after)
@@ -108,17 +110,14 @@ class HttpTransport:
                 with contextlib.suppress(Exception):
                     connector._close_immediately()
 
-    async def _once(
-        self, method: str, url: str, parameters: dict[str, str] | None, data: bytes | None, timeout: float
-    ) -> bytes:
+    async def _once(self, method: str, url: URL, data: bytes | None, timeout: float) -> bytes:
         session = self._open()
         try:
             async with session.request(
                 method,
                 url,
-                params=parameters,
                 data=data,
-                headers=_JSON if data is not None else None,
+                headers=_headers(data),
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=5.0),
             ) as response:
@@ -186,11 +185,18 @@ def _parse(url: str) -> tuple[str, str | None]:
     )
 
 
-def _parameters(query: msgspec.Struct | None) -> dict[str, str] | None:
-    if query is None:
+def _headers(data: bytes | None) -> dict[str, str] | None:
+    if data is None:
         return None
-    given = msgspec.to_builtins(query)
-    return {name: _spelled(value) for name, value in given.items() if value is not None}
+    trace = traceparent.get()
+    return _JSON if trace is None else {**_JSON, "traceparent": trace}
+
+
+def _parameters(query: msgspec.Struct | None) -> str:
+    if query is None:
+        return ""
+    given = {name: _spelled(value) for name, value in msgspec.to_builtins(query).items() if value is not None}
+    return f"?{urlencode(given)}" if given else ""
 
 
 def _spelled(value: Any) -> str:
