@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Sequence
 
 from lineshaft.store.base import SchemaTooNew, StoreUnusable
 
@@ -57,18 +56,18 @@ MIGRATIONS: tuple[str, ...] = (
 """Scripts of statements, each of which ends with a semicolon and holds no other."""
 
 
-def prepare(connection: sqlite3.Connection, *, migrations: Sequence[str] = MIGRATIONS) -> None:
+def prepare(connection: sqlite3.Connection) -> None:
     """Make the tables, or bring those of an older version up to date; each migration is one transaction.
 
     Raises `SchemaTooNew`, and `StoreUnusable` for another program's database.
     """
     version = _version(connection)
-    if version > len(migrations):
+    if version > len(MIGRATIONS):
         raise SchemaTooNew(
-            f"the store has schema version {version}, this Lineshaft knows up to {len(migrations)}: "
+            f"the store has schema version {version}, this Lineshaft knows up to {len(MIGRATIONS)}: "
             "install the newer Lineshaft that wrote it, or restore a backup from before the upgrade"
         )
-    for number, script in enumerate(migrations[version:], start=version + 1):
+    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
         _migrate(connection, number, script)
 
 
