@@ -50,13 +50,13 @@ class Enqueue(Request, kw_only=True):
     """
 
     name: str
-    payload: Raw = NULL
+    payload: Raw | UnsetType = UNSET
     task_id: str | None = None
     queue: str | None = None
     priority: Priority | None = None
     run_at: Instant | None = None
     delay: Duration | None = None
-    expires_at: Instant | Duration | None = None
+    expires_at: Instant | None = None
     timeout: Duration | None = None
     lease: Duration | None = None
     max_retries: Count | None = None

@@ -21,7 +21,7 @@ from lineshaft.wire.messages import (
     StateWord,
     UnsetType,
 )
-from lineshaft.wire.tasks import NULL, Progress, TaskError
+from lineshaft.wire.tasks import Progress, TaskError
 
 
 class Worker(Request, kw_only=True):
@@ -123,7 +123,7 @@ class Complete(Request, kw_only=True):
     """End with a result. `result_ttl` overrides the task's."""
 
     lease_token: str
-    result: Raw = NULL
+    result: Raw | UnsetType = UNSET
     carry: Raw | UnsetType = UNSET
     result_ttl: Duration | None = None
 
@@ -181,7 +181,7 @@ class HeartbeatItem(ReportItem, kw_only=True, tag="heartbeat", tag_field="op"):
 class CompleteItem(ReportItem, kw_only=True, tag="complete", tag_field="op"):
     """See `Complete`."""
 
-    result: Raw = NULL
+    result: Raw | UnsetType = UNSET
     carry: Raw | UnsetType = UNSET
     result_ttl: Duration | None = None
 
