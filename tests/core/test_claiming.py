@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
 from lineshaft.core import commands as c
@@ -307,6 +309,15 @@ def test_holding_releases_what_the_worker_does_not_know_of(w: World) -> None:
     with pytest.raises(LeaseLost):
         w.complete(x)
     w.complete(y)
+
+
+def test_who_says_what_it_holds_is_told_what_it_holds(w: World) -> None:
+    w.enqueue(id="x")
+    w.enqueue(id="y")
+    x, _ = w.claim("a", max=2)
+    claim = w.claim_command("a", max=0, holding=(lease_token(x), "no-token"))
+    assert cast(Claimed, w.apply(claim)).held == (lease_token(x),)
+    assert cast(Claimed, w.apply(w.claim_command("a", max=0))).held == ()
 
 
 def test_holding_touches_no_other_incarnation(w: World) -> None:

@@ -31,12 +31,13 @@ def claim(memory: Memory, command: Claim, ticket: int) -> Claimed | Parked:
     if repeated:
         return _claimed(memory, repeated)
     _take_over_parked(memory, tenant, command.claim_id)
+    holder = None if command.holding is None else worker
     if worker is not None and tenant.fleet.is_draining(worker):
-        return Claimed(tasks=[], position=memory.ledger.observed, directive="drain")
+        return _claimed(memory, [], holder, directive="drain")
     claimer = Claimer(ticket, command, worker)
     tasks = take(memory, tenant, claimer)
     if tasks or ticket == 0 or command.wait_until is None or command.wait_until <= memory.now:
-        return _claimed(memory, tasks)
+        return _claimed(memory, tasks, holder)
     _park(memory, tenant, claimer, command.wait_until)
     return PARKED
 
@@ -188,8 +189,15 @@ def _take_over_parked(memory: Memory, tenant: Tenant, claim_id: str | None) -> N
         dismiss(memory, tenant, first)
 
 
-def _claimed(memory: Memory, tasks: list[Task]) -> Claimed:
-    return Claimed(tasks=[task.snapshot() for task in tasks], position=memory.ledger.observed)
+def _claimed(
+    memory: Memory, tasks: list[Task], holder: Worker | None = None, *, directive: str = "continue"
+) -> Claimed:
+    return Claimed(
+        tasks=[task.snapshot() for task in tasks],
+        position=memory.ledger.observed,
+        directive=directive,
+        held=() if holder is None else tuple(lease_token(task) for task in holder.held.values()),
+    )
 
 
 # -- the worker --------------------------------------------------------------------------------------

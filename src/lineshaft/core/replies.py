@@ -36,11 +36,15 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
-    """The tasks leased, each with its live lease; `directive` is "drain" where the worker is to go."""
+    """The tasks leased, each with its live lease; `directive` is "drain" where the worker is to go.
+
+    `held` are the tokens of all that the worker holds now, where its claim said `holding`.
+    """
 
     tasks: list[Task]
     position: int
     directive: str = "continue"
+    held: tuple[str, ...] = ()
 
 
 class OpReply(msgspec.Struct, frozen=True, kw_only=True):
