@@ -43,12 +43,13 @@ WaitFor = Annotated[
 ]
 
 
-def checked(check: Callable[[], T], hint: str) -> T:
-    """Return what `check` returns; its error becomes one of usage that names `hint`."""
+def checked(check: Callable[[], T], hint: str | None = None) -> T:
+    """Return what `check` returns; its error becomes one of usage that names `hint`, else its field."""
     try:
         return check()
     except LineshaftError as error:
-        raise typer.BadParameter(error.reason, param_hint=hint) from None
+        option = hint or (f"--{error.field}" if error.field else None)
+        raise typer.BadParameter(error.reason, param_hint=option) from None
 
 
 def seconds_of(text: str, hint: str) -> float:
@@ -88,3 +89,14 @@ def pairs_of(items: list[str] | None, hint: str) -> dict[str, str]:
             raise typer.BadParameter(f"{item!r} is not of the form name=value", param_hint=hint)
         found[name] = value
     return found
+
+
+def amounts_of(given: dict[str, str]) -> dict[str, str | float] | None:
+    """Return amounts of resources with numbers as numbers; sizes such as "24GiB" stay as they are."""
+    amounts: dict[str, str | float] = {}
+    for name, text in given.items():
+        try:
+            amounts[name] = float(text) if "." in text else int(text)
+        except ValueError:
+            amounts[name] = text
+    return amounts or None

@@ -77,9 +77,11 @@ def command(
         @functools.wraps(function)
         def run(**given: Any) -> None:
             common = {key: given.pop(key) for key in shared}
-            if group and given.pop("ctx").invoked_subcommand is not None:
+            ctx: typer.Context = given.pop("ctx")
+            if group and ctx.invoked_subcommand is not None:
                 return
             session = Session(
+                ctx,
                 out=Output(as_json=common["json"]),
                 url=common.get("url", DEFAULT_URL),
                 api_key=common.get("api_key"),
@@ -93,14 +95,12 @@ def command(
             inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
             for key, (kind, default) in shared.items()
         ]
-        if group:
-            parameters.insert(
-                0, inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
-            )
-        del run.__wrapped__  # type: ignore[attr-defined]  # typer must see the new signature, not the old one
-        run.__signature__ = inspect.Signature(
+        parameters.append(inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
+        del run.__wrapped__  # typer must see the new signature, not the old one
+        signature = inspect.Signature(
             [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
         )
+        setattr(run, "__signature__", signature)  # noqa: B010 (functions do not declare it)
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         if group:
             app.callback(invoke_without_command=True)(run)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import urllib.request
 from collections.abc import Iterator
 
 from lineshaft.cli.session import DEFAULT_URL
@@ -31,6 +30,8 @@ def complete_worker(incomplete: str) -> list[str]:
 
 
 def _read(path: str, key: str) -> list[dict[str, str]]:
+    import urllib.request  # slow to import, and only needed here
+
     url = os.environ.get("LINESHAFT_URL", DEFAULT_URL).rstrip("/")
     headers = {}
     if api_key := os.environ.get("LINESHAFT_API_KEY"):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from lineshaft.cli.arguments import Wait, WaitFor, pairs_of, payload_of, seconds_of
+from lineshaft.cli.arguments import Wait, WaitFor, amounts_of, pairs_of, payload_of, seconds_of
 from lineshaft.cli.completion import complete_queue
 from lineshaft.cli.exits import ExitCode
 from lineshaft.cli.session import Session
@@ -78,7 +78,7 @@ async def enqueue(
     limit = None if wait_for is None else seconds_of(wait_for, "--wait-for")
     resources = pairs_of(resource, "--resource")
     needs = (
-        wire.WorkerAffinity(capability=capability, resources=_amounts(resources))
+        wire.WorkerAffinity(capability=capability, resources=amounts_of(resources))
         if capability or resources
         else None
     )
@@ -113,16 +113,6 @@ async def enqueue(
 def new_id() -> str:
     """Make an id that sorts by time."""
     return TimeOrderedIds(random.getrandbits).next(time.time_ns() // 1_000_000)
-
-
-def _amounts(given: dict[str, str]) -> dict[str, str | int | float] | None:
-    amounts: dict[str, str | int | float] = {}
-    for name, text in given.items():
-        try:
-            amounts[name] = float(text) if "." in text else int(text)
-        except ValueError:
-            amounts[name] = text
-    return amounts or None
 
 
 async def _await(session: Session, task_id: str, limit: float | None) -> ExitCode:

@@ -6,11 +6,17 @@ from typing import Annotated
 
 import typer
 
-from lineshaft.cli import changing, queues, tail, tasks, workers
+from lineshaft.cli import changing, keys, queues, tail, tasks, workers
+from lineshaft.cli.bench import bench
 from lineshaft.cli.commands import command
+from lineshaft.cli.demo.command import demo
+from lineshaft.cli.doctor import doctor
 from lineshaft.cli.enqueue import enqueue
 from lineshaft.cli.exits import MEANINGS
+from lineshaft.cli.serve import serve
+from lineshaft.cli.top import top
 from lineshaft.cli.version import show_version, version
+from lineshaft.cli.worker import worker
 
 _CODES = "\n".join(f"{code.value:>3}  {meaning}" for code, meaning in MEANINGS.items())
 # A paragraph that begins with a backspace keeps its lines.
@@ -26,12 +32,19 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-WORK, LOOK = "Work", "Look"
+RUN, WORK, LOOK = "Run", "Work", "Look"
 
+command(app, "serve", panel=RUN, remote=False)(serve)
+command(app, "worker", panel=RUN)(worker)
+command(app, "demo", panel=RUN, remote=False)(demo)
+command(app, "bench", panel=RUN)(bench)
 command(app, "enqueue", panel=WORK)(enqueue)
+app.add_typer(keys.app, name="keys", rich_help_panel=RUN)
+command(app, "top", panel=LOOK)(top)
 app.add_typer(tasks.app, name="tasks", rich_help_panel=LOOK)
 app.add_typer(queues.app, name="queues", rich_help_panel=LOOK)
 app.add_typer(workers.app, name="workers", rich_help_panel=LOOK)
+command(app, "doctor", panel=LOOK)(doctor)
 command(app, "version", panel=LOOK)(show_version)
 
 _REGISTERED = (changing, tail)

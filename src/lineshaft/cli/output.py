@@ -54,7 +54,7 @@ class Output:
     def table(
         self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = "nothing"
     ) -> None:
-        """Print a table; a column whose name ends in `#` is right-aligned. `empty` is said where there are no rows."""
+        """Print a table; a column whose name ends in `#` is right-aligned; `empty` stands for no rows."""
         from lineshaft.cli.tables import make_table
 
         table = make_table(columns, rows)
@@ -69,9 +69,9 @@ class Output:
 
         self.show(make_pairs((name, value) for name, value in rows if value is not None))
 
-    def show(self, renderable: RenderableType) -> None:
-        """Print to standard output as it is."""
-        console().print(renderable)
+    def show(self, renderable: RenderableType, *, soft_wrap: bool = False) -> None:
+        """Print to standard output as it is; with `soft_wrap` the terminal breaks the lines."""
+        console().print(renderable, soft_wrap=soft_wrap)
 
     def say(self, text: str, *, style: str = "") -> None:
         """Print a sentence that is the command's result."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from lineshaft.cli.output import Output
 
 if TYPE_CHECKING:
@@ -18,11 +20,19 @@ DEFAULT_URL = "http://127.0.0.1:7077"
 class Session:
     """One run of a command. Calls raise LineshaftError, which becomes an exit code in `commands.py`."""
 
-    def __init__(self, *, out: Output, url: str = DEFAULT_URL, api_key: str | None = None) -> None:
+    def __init__(
+        self, ctx: typer.Context, *, out: Output, url: str = DEFAULT_URL, api_key: str | None = None
+    ) -> None:
+        self._ctx = ctx
         self.out = out
         self.url = url
         self.api_key = api_key
         self._transport: Transport | None = None
+
+    def source(self, option: str) -> str:
+        """Return where an option's value is from: commandline, environment, default_map (TOML) or default."""
+        source = self._ctx.get_parameter_source(option)
+        return "default" if source is None else source.name.lower()
 
     @property
     def transport(self) -> Transport:
@@ -31,7 +41,7 @@ class Session:
             # Imported here, so that `--help` and the commands without a coordinator start quickly.
             from lineshaft.sdk.http import HttpTransport
 
-            # Not repeated here: a person wants to hear at once that nobody answers, and a script has exit codes.
+            # Not repeated here: a person wants to hear at once that nobody answers, a script has exit codes.
             self._transport = HttpTransport(self.url, api_key=self.api_key, retry_for=0)
         return self._transport
 

@@ -17,6 +17,7 @@ from lineshaft.cli.waiting import exit_code, wait_for_end
 
 if TYPE_CHECKING:
     from lineshaft import wire
+    from lineshaft.wire import tasks as wire_tasks
 
 app = typer.Typer(help="Find tasks, look into one, change it, follow them all.", no_args_is_help=True)
 
@@ -128,7 +129,7 @@ def show_task(session: Session, task: wire.Task) -> None:
         _attempts(session, task.attempts)
 
 
-def _progress(progress: wire.ProgressInfo | None) -> str | None:
+def _progress(progress: wire_tasks.ProgressInfo | None) -> str | None:
     if progress is None or progress.done is None:
         return None
     total = f" of {progress.total:g}" if progress.total is not None else ""

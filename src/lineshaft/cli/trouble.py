@@ -110,7 +110,7 @@ def _connection_error(error: LineshaftError) -> str | None:
 
 _HINTS: dict[str, str] = {
     "unauthorized": "give an API key with --api-key or LINESHAFT_API_KEY; `lineshaft keys create` makes one",
-    "forbidden": "use a key with the scope that is named, or an address that the coordinator serves (--allowed-host)",
+    "forbidden": "use a key with that scope, or a host that the coordinator serves (--allowed-host)",
     "queue_closed": "open the queue with `lineshaft queues open NAME`",
     "cursor_expired": "start again without --after",
     "result_timeout": "the task goes on; ask again with `lineshaft tasks get ID --wait 30s`",

@@ -47,7 +47,7 @@ async def wait_for_end(session: Session, task_id: str, seconds: float | None) ->
             raise Trouble(
                 f"task {task_id} is still {task.state}",
                 code=ExitCode.UNAVAILABLE,
-                hint=f"the task goes on: `lineshaft tasks get {task_id} --wait`, or `lineshaft tasks explain {task_id}`",
+                hint=f"the task goes on: `lineshaft tasks get {task_id} --wait`, or see `tasks explain`",
                 task_id=task_id,
             )
 

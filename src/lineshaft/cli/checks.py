@@ -1,0 +1,316 @@
+"""The checks of `lineshaft doctor`: each looks at one thing, and says what it found and what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import resource
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from lineshaft.cli.exits import ExitCode
+from lineshaft.cli.session import Session
+from lineshaft.cli.trouble import judge
+from lineshaft.errors import LineshaftError
+from lineshaft.store.file_lock import Holder, file_system, is_network
+from lineshaft.values.instants import parse_instant
+
+if TYPE_CHECKING:
+    from lineshaft import wire
+    from lineshaft.store.base import Store
+
+FEW_FILES = 4096
+LITTLE_SPACE = 1 << 30
+HARDLY_ANY_SPACE = 64 << 20
+MAX_SKEW = 1.0
+BUILT_IN_2025 = 1_735_689_600.0
+"""No clock that goes right shows less."""
+
+Status = Literal["ok", "warning", "trouble"]
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one check found; `todo` says what to do where it is not ok."""
+
+    check: str
+    status: Status
+    found: str
+    todo: str | None = None
+
+
+def ok(check: str, found: str) -> Finding:
+    """Return a finding that needs nothing done."""
+    return Finding(check=check, status="ok", found=found)
+
+
+def warning(check: str, found: str, todo: str) -> Finding:
+    """Return a finding that may become a trouble."""
+    return Finding(check=check, status="warning", found=found, todo=todo)
+
+
+def trouble(check: str, found: str, todo: str) -> Finding:
+    """Return a finding that keeps something from working."""
+    return Finding(check=check, status="trouble", found=found, todo=todo)
+
+
+def machine() -> Iterator[Finding]:
+    """Check the versions, the limits and the clock of this machine."""
+    yield ok("python", f"{platform.python_version()} ({platform.python_implementation()})")
+    yield ok("sqlite", sqlite3.sqlite_version)
+    yield _open_files()
+    now = time.time()
+    if now < BUILT_IN_2025:
+        yield trouble(
+            "clock", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)), "set the clock, or start NTP"
+        )
+    else:
+        yield ok("clock", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)))
+
+
+def _open_files() -> Finding:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < FEW_FILES:
+        can = "unlimited" if hard == resource.RLIM_INFINITY else hard
+        return warning(
+            "open files",
+            f"{soft} at most",
+            f"a connection takes one: `ulimit -n {can}` before `lineshaft serve` (LimitNOFILE= in systemd)",
+        )
+    return ok("open files", "unlimited" if soft == resource.RLIM_INFINITY else f"{soft} at most")
+
+
+def store(url: str) -> Iterator[Finding]:
+    """Check a store without opening it: a coordinator may be at work on it."""
+    from lineshaft.store.memory import MemoryStore
+    from lineshaft.store.urls import open_store
+
+    try:
+        found: Store = open_store(url)
+    except LineshaftError as error:
+        yield trouble("store", url, error.reason)
+        return
+    if isinstance(found, MemoryStore):
+        yield warning(
+            "store", "memory://", "nothing survives a restart; use sqlite:///jobs.db for what matters"
+        )
+        return
+    yield from _sqlite(Path(os.path.realpath(found.url.removeprefix("sqlite:///"))))
+
+
+def _sqlite(path: Path) -> Iterator[Finding]:
+    directory = path.parent
+    if not directory.is_dir():
+        yield trouble("store", f"{directory} is not there", f"mkdir -p {directory}, or name another file")
+        return
+    if path.is_dir():
+        yield trouble("store", f"{path} is a directory", "name a file in it")
+        return
+    unwritable = [
+        str(place) for place in (directory, path) if place.exists() and not os.access(place, os.W_OK)
+    ]
+    if unwritable:
+        yield trouble(
+            "store", f"{unwritable[0]} cannot be written by uid {os.geteuid()}", "change its mode or owner"
+        )
+    elif not path.exists():
+        yield ok("store", f"{path} is made by the first `lineshaft serve`")
+    else:
+        yield ok("store", f"{path}, {_size(path.stat().st_size)}")
+    yield _file_system(directory)
+    yield _space(directory)
+    yield _lock(path)
+    if path.is_file() and os.access(path, os.R_OK):
+        yield from _contents(path)
+
+
+def _file_system(directory: Path) -> Finding:
+    kind = file_system(str(directory))
+    verdict = None if kind is None else is_network(kind)
+    if verdict:
+        return trouble("file system", f"{kind}, over a network", "keep the store on a local disk")
+    if kind is None or verdict is None:
+        return warning(
+            "file system", kind or "unknown", "make sure that it is a local disk: SQLite needs one"
+        )
+    if kind in ("tmpfs", "ramfs"):
+        return warning("file system", f"{kind}, in memory", "nothing survives a reboot there; use a disk")
+    return ok("file system", kind)
+
+
+def _space(directory: Path) -> Finding:
+    free = shutil.disk_usage(directory).free
+    if free < HARDLY_ANY_SPACE:
+        return trouble("free space", _size(free), "make room: a full disk stops the coordinator")
+    if free < LITTLE_SPACE:
+        return warning("free space", _size(free), "make room before the disk is full")
+    return ok("free space", _size(free))
+
+
+def _lock(path: Path) -> Finding:
+    holder = holder_of(path)
+    if holder is None:
+        return ok("lock", "no process has the store open")
+    return ok("lock", f"process {holder.pid} has the store open and serves {holder.address}")
+
+
+def holder_of(path: Path) -> Holder | None:
+    """Return the live process that has an SQLite store open, as its lock file tells, or None."""
+    with contextlib.suppress(OSError, msgspec.MsgspecError):
+        holder = msgspec.json.decode(Path(f"{path}.lock").read_bytes(), type=Holder)
+        if holder.host != os.uname().nodename or _lives(holder.pid):
+            return holder
+    return None
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _contents(path: Path) -> Iterator[Finding]:
+    from lineshaft.store.sqlite_schema import APPLICATION_ID, MIGRATIONS
+
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=2)
+        ) as connection:
+            (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            (application,) = connection.execute("PRAGMA application_id").fetchone()
+            if not tables:
+                yield ok("schema", "an empty file; the first `lineshaft serve` makes the tables")
+                return
+            if application != APPLICATION_ID:
+                yield trouble("schema", "a database of another program", "name another file for the store")
+                return
+            (version,) = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
+            yield _schema(int(version), len(MIGRATIONS))
+            (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if verdict == "ok":
+                yield ok("integrity", "SQLite's quick check finds nothing")
+            else:
+                yield trouble("integrity", str(verdict), "stop the coordinator, and restore a backup")
+            (latest,) = connection.execute("SELECT max(at) FROM log").fetchone()
+            yield from _time_of(latest)
+    except sqlite3.Error as error:
+        yield trouble("schema", f"cannot be read: {error}", "restore a backup, or name another file")
+
+
+def _schema(version: int, known: int) -> Finding:
+    if version > known:
+        return trouble(
+            "schema", f"version {version}, newer than {known}", "install the newer Lineshaft that wrote it"
+        )
+    if version < known:
+        return ok("schema", f"version {version}; the next `lineshaft serve` brings it to {known}")
+    return ok("schema", f"version {version}")
+
+
+def _time_of(latest: int | None) -> Iterator[Finding]:
+    ahead = 0.0 if latest is None else latest / 1000 - time.time()
+    if ahead > MAX_SKEW:
+        yield trouble(
+            "time of the store",
+            f"its last commit is {ahead:.0f} s ahead of this clock",
+            "set the clock: until then time stands still for the store",
+        )
+
+
+async def coordinator(session: Session, *, expected: bool) -> list[Finding]:
+    """Check what answers at the URL; with `expected` False nobody need be there."""
+    try:
+        root: wire.Root = await session.call("root", timeout=5)
+        health: wire.Health = await session.call("ready", timeout=5)
+    except LineshaftError as error:
+        return [_unreached(error, session.url, expected=expected)]
+    found = [ok("coordinator", f"{session.url} answers, version {root.version}")]
+    found.append(_ready(health))
+    from lineshaft.cli.version import version
+
+    if root.version != version():
+        found.append(
+            warning("versions", f"here {version()}, there {root.version}", "bring both to the same version")
+        )
+    try:
+        stats: wire.Stats = await session.call("stats", timeout=5)
+        queues: wire.QueueList = await session.call("queues", timeout=5)
+    except LineshaftError as error:
+        verdict = judge(error, url=session.url)
+        return [*found, trouble("api key", verdict.reason, verdict.hint or "use a key with the scope read")]
+    found += [_skew(stats), _key(session)]
+    found += _standing(queues, stats.workers)
+    return found
+
+
+def _unreached(error: LineshaftError, url: str, *, expected: bool) -> Finding:
+    verdict = judge(error, url=url)
+    if verdict.code is ExitCode.UNREACHABLE and not expected:
+        return ok("coordinator", f"none at {url}")
+    if error.status == 403:
+        host = urlsplit(url).hostname
+        return trouble("host", verdict.reason, f"start it with --allowed-host {host}")
+    return trouble("coordinator", verdict.reason, verdict.hint or "look at its log")
+
+
+def _ready(health: wire.Health) -> Finding:
+    place = f"{health.store}, survives {health.tier}"
+    if health.status != "ok":
+        return trouble(
+            "readiness", f"{health.status}: {health.reason or place}", "look at the coordinator's log"
+        )
+    if health.tier in (None, "none"):
+        return warning(
+            "readiness", f"{health.store}: a restart forgets everything", "use --store sqlite:///jobs.db"
+        )
+    return ok("readiness", place)
+
+
+def _skew(stats: wire.Stats) -> Finding:
+    skew = parse_instant(stats.now, field="now") / 1000 - time.time()
+    if abs(skew) > MAX_SKEW:
+        return warning("clocks", f"the coordinator's is {skew:+.1f} s from ours", "let NTP set both")
+    return ok("clocks", "the coordinator's agrees with ours")
+
+
+def _key(session: Session) -> Finding:
+    if session.api_key is not None:
+        return ok("api key", "accepted")
+    if urlsplit(session.url).hostname in ("127.0.0.1", "localhost", "::1"):
+        return ok("api key", "none needed: only this machine is expected to reach it")
+    return warning(
+        "api key", "none needed: whoever reaches it may do everything", "make one: `lineshaft keys create`"
+    )
+
+
+def _standing(queues: wire.QueueList, workers: int) -> Iterator[Finding]:
+    backlog = sum(queue.backlog for queue in queues.queues)
+    if backlog and not workers:
+        yield warning("workers", f"none, and {backlog} tasks wait", "start one with `lineshaft worker`")
+    else:
+        yield ok("workers", f"{workers} seen lately")
+    for queue in queues.queues:
+        if queue.paused and queue.backlog:
+            yield warning(
+                "queues",
+                f"{queue.queue} is paused, and {queue.backlog} tasks wait",
+                f"lineshaft queues resume {queue.queue}",
+            )
+
+
+def _size(amount: int) -> str:
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if amount >= size:
+            return f"{amount / size:.1f} {unit}"
+    return f"{amount} B"

@@ -1,0 +1,1 @@
+"""`lineshaft demo`: work, a killed worker, a restarted coordinator, and the proof that nothing was lost."""

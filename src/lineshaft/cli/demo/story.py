@@ -1,0 +1,260 @@
+"""The demo itself: start, work, kill a worker, kill the coordinator, go on, prove."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from rich.progress import Progress
+
+from lineshaft.cli.demo.files import Listing, find_files, task_id, walk_again
+from lineshaft.cli.demo.handlers import QUEUE
+from lineshaft.cli.demo.proof import Proof, prove
+from lineshaft.cli.demo.work import Coordinator
+from lineshaft.cli.exits import ExitCode
+from lineshaft.cli.processes import Child, LocalCoordinator, Processes
+from lineshaft.cli.trouble import Trouble
+from lineshaft.values.instants import parse_instant
+
+WORKERS = 2
+CONCURRENCY = 8
+KILL_WORKER_AT = 0.35
+KILL_COORDINATOR_AT = 0.6
+MANY = 2000
+"""With fewer files each task pauses a little, so that there is a middle in which to kill."""
+LASTS = 2.5
+"""Seconds that the work on few files is stretched to."""
+STALL = 60.0
+_POLL = 0.02
+
+
+class Recovered(msgspec.Struct, kw_only=True):
+    """What went wrong on purpose, and what became of it."""
+
+    held_by_killed: int = 0
+    """Tasks that the killed worker held when it died."""
+    lost_leases: int = 0
+    retried: int = 0
+    """Tasks that completed in a later attempt than their first."""
+    redelivered: int = 0
+    """Outcomes of tasks begun before the coordinator died, delivered by their worker after it was back."""
+    downtime: float = 0.0
+    """Seconds from the coordinator's death until it took work again."""
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """What the demo has to tell."""
+
+    directory: str
+    files: int
+    links: int
+    special: int
+    closed: int
+    seconds: float = 0.0
+    """From the first enqueue to the last outcome, everything that was killed included."""
+    recovered: Recovered
+    proof: Proof
+
+    @property
+    def files_per_second(self) -> float:
+        """Tasks completed a second, over the whole run."""
+        return self.proof.completed / self.seconds if self.seconds else 0.0
+
+    @property
+    def bytes_per_second(self) -> float:
+        """Bytes hashed a second, over the whole run."""
+        return self.proof.bytes / self.seconds if self.seconds else 0.0
+
+
+class Story:
+    """One run over `root`; `tell` is given a sentence for every turn that it takes."""
+
+    def __init__(
+        self, root: Path, leave_out: frozenset[str], *, progress: Progress, tell: Callable[[str], None]
+    ) -> None:
+        self.root = root
+        self.leave_out = leave_out
+        self.progress = progress
+        self.tell = tell
+        self.recovered = Recovered()
+        self._died_at = 0
+        self._victim_held: set[str] = set()
+
+    async def run(self) -> Report:
+        """Tell it from beginning to end; Trouble where a process or the coordinator fails for good."""
+        started_ns = time.time_ns()
+        listing = await asyncio.to_thread(find_files, self.root, self.leave_out)
+        if not listing.files:
+            raise Trouble(
+                f"there is no file under {self.root} to make a task of",
+                code=ExitCode.USAGE,
+                hint="name a directory with files, or none for the standard library of this Python",
+            )
+        tasks = {task_id(path): path for path in listing.files}
+        with Processes() as processes:
+            seconds, proof = await self._work(processes, tasks, started_ns)
+        return self._report(listing, seconds, proof)
+
+    async def _work(
+        self, processes: Processes, tasks: dict[str, str], started_ns: int
+    ) -> tuple[float, Proof]:
+        local = LocalCoordinator(processes)
+        await local.start()
+        self.tell(f"coordinator {local.url}, process {local.child.pid if local.child else 0}, {local.store}")
+        workers = [self._start_worker(processes, local.url) for _ in range(WORKERS)]
+        self.tell(f"workers: processes {' and '.join(str(worker.pid) for worker in workers)}")
+        coordinator = Coordinator(local.url)
+        try:
+            seconds = await self._through_the_kills(coordinator, local, processes, workers, tasks)
+            proof = await self._prove(coordinator, tasks, started_ns)
+        finally:
+            await coordinator.close()
+        return seconds, proof
+
+    def _start_worker(self, processes: Processes, url: str) -> Child:
+        return processes.start(
+            "worker",
+            "worker",
+            "lineshaft.cli.demo.handlers:app",
+            "--queues",
+            f"{QUEUE}={CONCURRENCY}",
+            "--grace",
+            "1s",
+            url=url,
+        )
+
+    async def _through_the_kills(
+        self,
+        coordinator: Coordinator,
+        local: LocalCoordinator,
+        processes: Processes,
+        workers: list[Child],
+        tasks: dict[str, str],
+    ) -> float:
+        total = len(tasks)
+        bar = self.progress.add_task("enqueueing", total=total)
+        began = time.monotonic()
+        pause = 0.0 if total >= MANY else min(1.0, LASTS * WORKERS * CONCURRENCY / total)
+        await coordinator.enqueue(tasks, pause=pause, step=lambda count: self.progress.advance(bar, count))
+        self.progress.update(bar, description="hashing", completed=0)
+        watch = _Watch(coordinator, processes, total, lambda done: self.progress.update(bar, completed=done))
+        await watch.until(int(total * KILL_WORKER_AT))
+        await self._kill_worker(coordinator, processes, workers)
+        await watch.until(int(total * KILL_COORDINATOR_AT))
+        await self._restart(local)
+        await watch.until(total)
+        seconds = time.monotonic() - began
+        self.progress.remove_task(bar)
+        return seconds
+
+    async def _kill_worker(
+        self, coordinator: Coordinator, processes: Processes, workers: list[Child]
+    ) -> None:
+        """Kill the worker that holds most, and ask the coordinator what that was."""
+        deadline = time.monotonic() + STALL
+        while True:
+            seen = await coordinator.workers()
+            busy = [worker for worker in workers if worker.pid in seen and seen[worker.pid].held]
+            if busy:
+                break
+            processes.check()
+            if time.monotonic() > deadline:
+                raise Trouble("no worker came to hold a task", hint=workers[0].said() or None)
+            await asyncio.sleep(_POLL)
+        victim = max(busy, key=lambda worker: seen[worker.pid].held)
+        processes.forget(victim)
+        victim.kill()
+        self._victim_held = await coordinator.held_by(seen[victim.pid].worker_id)
+        self.recovered.held_by_killed = len(self._victim_held)
+        self.tell(f"killed worker {victim.pid} with SIGKILL; it held {len(self._victim_held)} tasks")
+
+    async def _restart(self, local: LocalCoordinator) -> None:
+        """Kill the coordinator, and start another on the same store."""
+        assert local.child is not None
+        old = local.child.pid
+        began = time.monotonic()
+        local.kill()
+        self._died_at = time.time_ns() // 1_000_000
+        self.tell(f"killed coordinator {old} with SIGKILL")
+        await local.start()
+        self.recovered.downtime = round(time.monotonic() - began, 3)
+        self.tell(
+            f"restarted it on the same store: process {local.child.pid}, {self.recovered.downtime:.1f} s later"
+        )
+
+    async def _prove(self, coordinator: Coordinator, tasks: dict[str, str], started_ns: int) -> Proof:
+        listed = [task async for task in coordinator.tasks()]
+        for task in listed:
+            self._count(task.lost_leases, task.attempt, task.started_at, task.finished_at)
+        bar = self.progress.add_task("reading results", total=len(listed))
+        results = await coordinator.results(
+            sorted({task.task_id for task in listed}), lambda count: self.progress.advance(bar, count)
+        )
+        self.progress.update(bar, description="enqueueing all again", completed=0)
+        again = await coordinator.enqueue(
+            tasks, pause=0.0, step=lambda count: self.progress.advance(bar, count)
+        )
+        self.progress.update(bar, description="proving", completed=0)
+        proof = await asyncio.to_thread(
+            prove,
+            tasks,
+            walk_again(self.root, self.leave_out),
+            # From the listing, so that a task listed twice is seen twice.
+            [results[task.task_id] for task in listed],
+            started_ns=started_ns,
+            step=lambda: self.progress.advance(bar, 1),
+        )
+        proof.created_again = sum(item.created is True for item in again)
+        self.progress.remove_task(bar)
+        return proof
+
+    def _count(self, lost: int, attempt: int, started_at: str | None, finished_at: str | None) -> None:
+        self.recovered.lost_leases += lost
+        self.recovered.retried += attempt > 1
+        if started_at is not None and finished_at is not None:
+            started, finished = (parse_instant(at, field="") for at in (started_at, finished_at))
+            self.recovered.redelivered += started <= self._died_at < finished
+
+    def _report(self, listing: Listing, seconds: float, proof: Proof) -> Report:
+        return Report(
+            directory=str(self.root),
+            files=len(listing.files),
+            links=listing.links,
+            special=listing.special,
+            closed=listing.closed,
+            seconds=round(seconds, 3),
+            recovered=self.recovered,
+            proof=proof,
+        )
+
+
+class _Watch:
+    """Follows how many tasks have ended."""
+
+    def __init__(
+        self, coordinator: Coordinator, processes: Processes, total: int, show: Callable[[int], None]
+    ) -> None:
+        self._coordinator = coordinator
+        self._processes = processes
+        self._total = total
+        self._show = show
+        self._done = -1
+        self._moved_at = time.monotonic()
+
+    async def until(self, done: int) -> None:
+        """Wait until so many have ended. Raises Trouble where nothing moves for a minute."""
+        while self._done < done:
+            counts = await self._coordinator.counts()
+            ended = sum(counts.get(state, 0) for state in ("completed", "failed", "cancelled"))
+            if ended != self._done:
+                self._done, self._moved_at = ended, time.monotonic()
+                self._show(ended)
+            elif time.monotonic() - self._moved_at > STALL:
+                raise Trouble(
+                    f"nothing has moved for {STALL:.0f} s: {self._done} of {self._total} tasks have ended"
+                )
+            self._processes.check()
+            await asyncio.sleep(_POLL)

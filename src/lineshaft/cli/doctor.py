@@ -1,0 +1,56 @@
+"""`lineshaft doctor`: looks for what keeps things from working, and says what to do about it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from lineshaft.cli.exits import ExitCode
+from lineshaft.cli.output import STYLES, visible
+from lineshaft.cli.session import Session
+
+
+async def doctor(
+    session: Session,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            "--store",
+            envvar="LINESHAFT_STORE",
+            help="Look into this store too, such as sqlite:///jobs.db.",
+            show_default=False,
+        ),
+    ] = None,
+) -> ExitCode:
+    """Check the machine, the store and the coordinator; exit code 1 where there is trouble."""
+    from lineshaft.cli import checks
+
+    findings = list(checks.machine())
+    if store is not None:
+        findings += checks.store(store)
+    # Somebody who names only a store may be about to start the first coordinator on it.
+    expected = store is None or session.source("url") != "default"
+    findings += await checks.coordinator(session, expected=expected)
+    healthy = all(finding.status != "trouble" for finding in findings)
+    if session.out.as_json:
+        session.out.document({"healthy": healthy, "findings": findings})
+    else:
+        for finding in findings:
+            _show(session, finding)
+    return ExitCode.OK if healthy else ExitCode.FAILED
+
+
+def _show(session: Session, finding: object) -> None:
+    from lineshaft.cli.checks import Finding
+
+    assert isinstance(finding, Finding)
+    line = Text.assemble(
+        (f"{finding.status:<8}", STYLES[finding.status]),
+        (f"{finding.check}: ", "bold"),
+        visible(finding.found),
+    )
+    if finding.todo:
+        line.append(f"\n        → {visible(finding.todo)}")
+    session.out.show(line, soft_wrap=True)
