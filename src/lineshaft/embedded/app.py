@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from lineshaft.errors import Invalid
 from lineshaft.sdk.client import Client
 from lineshaft.sdk.transport import Transport
+
+if TYPE_CHECKING:
+    from lineshaft.embedded.threaded import ThreadedCoordinator
 
 DEFAULT_URL = "http://127.0.0.1:7077"
 
@@ -34,6 +38,7 @@ class App(Client):
                 "nor a store (memory://, sqlite:///path)",
                 field="url",
             )
+        self._coordinator: ThreadedCoordinator | None = None
         super().__init__(self._open_embedded if self.embedded else self._open_remote)
 
     def _open_remote(self) -> Transport:
@@ -42,4 +47,16 @@ class App(Client):
         return HttpTransport(self.url, api_key=self._api_key)
 
     def _open_embedded(self) -> Transport:
-        raise NotImplementedError
+        from lineshaft.embedded.threaded import ThreadedCoordinator
+        from lineshaft.embedded.transport import InProcessTransport
+
+        if self._coordinator is None:
+            self._coordinator = ThreadedCoordinator(self.url)
+        return InProcessTransport(self._coordinator)
+
+    async def close(self) -> None:
+        """Give back connections, and close the store where it is this App's own; idempotent."""
+        await super().close()
+        coordinator, self._coordinator = self._coordinator, None
+        if coordinator is not None:
+            await coordinator.close()

@@ -4,8 +4,14 @@ once.
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from lineshaft.errors import Retryable
+
+T = TypeVar("T")
 
 
 class Backoff:
@@ -36,3 +42,29 @@ class Backoff:
     def succeeded(self) -> None:
         """Begin from `base` again."""
         self._failures = 0
+
+
+async def repeat(
+    once: Callable[[], Awaitable[T]],
+    *,
+    retry_for: float,
+    on_failure: Callable[[int, Retryable], None] | None = None,
+) -> T:
+    """Call `once` until it succeeds; Retryable errors are raised only after about `retry_for` seconds of
+    them.
+
+    `on_failure` is told each failure and how many there were.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + retry_for
+    backoff = Backoff()
+    while True:
+        try:
+            return await once()
+        except Retryable as error:
+            pause = backoff.after_failure(error.retry_after)
+            if on_failure is not None:
+                on_failure(backoff.failures, error)
+            if loop.time() + pause >= until:
+                raise
+            await asyncio.sleep(pause)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
 
 import msgspec
@@ -224,6 +225,22 @@ class Client:
     def check_usable(self) -> None:
         """Raise ForkedApp or AppClosed where this App cannot be used here."""
         self._connections.check()
+
+    @contextlib.contextmanager
+    def connected_through(self, opener: Callable[[], Transport]) -> Iterator[None]:
+        """Use transports of `opener` within a block; for tests."""
+        before, self._connections = self._connections, Connections(opener)
+        try:
+            yield
+        finally:
+            self._connections = before
+
+    @contextlib.asynccontextmanager
+    async def serving_processes(self) -> AsyncIterator[str | None]:
+        """Serve the worker processes of a supervisor within a block, at the URL given; None: they know the
+        way.
+        """
+        yield None
 
     def served_at(self, url: str) -> None:
         """Find the coordinator at `url` from now on; for the processes of a supervisor that serves them."""

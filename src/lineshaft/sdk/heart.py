@@ -43,6 +43,7 @@ class Heart:
         self._home: asyncio.AbstractEventLoop | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: asyncio.Event | None = None
+        self._beating: asyncio.Task[None] | None = None
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._sleep = LONGEST_SLEEP
@@ -56,7 +57,9 @@ class Heart:
     async def stop(self) -> None:
         """End the thread and its connection."""
         self._stopping = True
-        self._rouse()
+        if self._loop is not None and self._beating is not None:
+            with contextlib.suppress(RuntimeError):  # the thread has just ended
+                self._loop.call_soon_threadsafe(self._beating.cancel)
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, 5.0)
 
@@ -85,11 +88,13 @@ class Heart:
     # -- in the thread -----------------------------------------------------------------------------
 
     def _work(self) -> None:
-        asyncio.run(self._beat_until_stopped())
+        with contextlib.suppress(asyncio.CancelledError):
+            asyncio.run(self._beat_until_stopped())
 
     async def _beat_until_stopped(self) -> None:
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self._beating = asyncio.current_task()
         transport = self._open_transport()
         backoff = Backoff(base=0.1, cap=2.0)
         try:

@@ -8,8 +8,8 @@ connection, 429 and 503 are met by repeating the same request, with jitter and n
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import logging
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
@@ -20,7 +20,7 @@ import msgspec
 from yarl import URL
 
 from lineshaft.errors import BY_TYPE, Invalid, LineshaftError, Overloaded, Retryable, Unavailable
-from lineshaft.sdk.backoff import Backoff
+from lineshaft.sdk.backoff import repeat
 from lineshaft.sdk.push import WebSocketSession
 from lineshaft.sdk.tracing import traceparent
 from lineshaft.sdk.transport import PushSession
@@ -30,6 +30,7 @@ from lineshaft.wire.workers import ClaimedTasks
 DEFAULT_TIMEOUT = 15.0
 RETRY_FOR = 30.0
 
+_logger = logging.getLogger("lineshaft.http")
 _JSON = {"Content-Type": "application/json"}
 _GATEWAY = {HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT}
 _encode = msgspec.json.Encoder().encode
@@ -46,6 +47,7 @@ class HttpTransport:
         self._headers = {"Authorization": f"ApiKey {api_key}"} if api_key else {}
         self._retry_for = retry_for
         self._session: aiohttp.ClientSession | None = None
+        self._is_down = False
         self._decoders: dict[str, msgspec.json.Decoder[Any]] = {}
 
     async def call(
@@ -61,18 +63,16 @@ class HttpTransport:
         path = call.path if id is None else call.path.replace("{id}", quote(id, safe=""))
         url = URL(self._base + path + _parameters(query), encoded=True)
         data = None if body is None else _encode(body)
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._retry_for
-        backoff = Backoff()
-        while True:
-            try:
-                raw = await self._once(call.method, url, data, timeout or DEFAULT_TIMEOUT)
-                return self._decode(call, raw)
-            except Retryable as error:
-                pause = backoff.after_failure(error.retry_after)
-                if loop.time() + pause >= until:
-                    raise
-                await asyncio.sleep(pause)
+        limit = timeout or DEFAULT_TIMEOUT
+        raw = await repeat(
+            lambda: self._once(call.method, url, data, limit),
+            retry_for=self._retry_for,
+            on_failure=self._failed,
+        )
+        if self._is_down:
+            self._is_down = False
+            _logger.info("the coordinator at %s answers again", self.url)
+        return self._decode(call, raw)
 
     async def session(self, hello: Hello) -> PushSession | None:
         """Open a push session over WebSocket; None where the coordinator has none."""
@@ -158,6 +158,11 @@ class HttpTransport:
             raise LineshaftError(
                 f"{self.url} answered `{call.name}` with something that is not Lineshaft's protocol: {error}"
             ) from None
+
+    def _failed(self, times: int, error: Retryable) -> None:
+        if times == 3 and not self._is_down:
+            self._is_down = True
+            _logger.warning("%s; trying again", error.reason)
 
     def _unreachable(self, error: BaseException) -> Unavailable:
         if isinstance(error, TimeoutError):

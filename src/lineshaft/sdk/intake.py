@@ -36,6 +36,10 @@ class Intake:
         self._wake = asyncio.Event()
         self._parked: asyncio.Task[None] | None = None
         self._open = True
+        self.by_claims = True
+        """Whether tasks come in by claims now, so that reports should bring some."""
+        self._recount = False
+        """A session was lost: what it pushed last may not have arrived, and must be given back."""
 
     def stir(self) -> None:
         """Look again: there may be room."""
@@ -62,7 +66,7 @@ class Intake:
     async def _by_claim(self) -> None:
         pool = self._pool
         room = pool.room()
-        if room <= 0 or pool.outbox.waiting:
+        if room <= 0 or pool.outbox.waiting or (self._recount and pool.is_asking):
             self._wake.clear()
             await self._wake.wait()
             return
@@ -76,19 +80,24 @@ class Intake:
 
     async def _claim(self, room: int) -> None:
         pool = self._pool
-        claim = pool.claim(room, wait=WAIT)
+        holding = pool.tokens() if self._recount else None
+        claim = pool.claim(room, wait=WAIT, holding=holding)
         asked = claim.max or 0
         pool.asked(asked)
         try:
             answer = await pool.worker.call_until_answered(CALLS["claim"], claim, timeout=WAIT + 10.0)
         finally:
             pool.asked(-asked)
+        if holding is not None:
+            self._recount = False
         pool.accept(answer)
 
     # -- over a session ----------------------------------------------------------------------------
 
     async def _over_session(self) -> None:
+        self.by_claims = False
         try:
+            await self._until_nothing_asked()
             self.session = session = await self._pool.worker.transport.session(self._hello())
         except Retryable as error:
             self._retry_later(error)
@@ -97,16 +106,28 @@ class Intake:
             _logger.warning("no push session (%s); tasks are claimed by long poll", error.reason)
             self._push = False
             return
+        finally:
+            self.by_claims = self.session is None
         if session is None:
             self._push = False
             return
         self._backoff.succeeded()
+        self._pool.welcomed(session.welcome)
         try:
             await self._listen(session)
         except Unavailable as error:
             self._retry_later(error)
         finally:
+            self._recount = True
             await self._hang_up()
+
+    async def _until_nothing_asked(self) -> None:
+        """Wait until it is known what is held: a session begins with a list of it, and the rest is given
+        back.
+        """
+        while self._pool.is_asking:
+            self._wake.clear()
+            await self._wake.wait()
 
     async def _listen(self, session: PushSession) -> None:
         granting = asyncio.create_task(self._grant(session))
@@ -135,9 +156,8 @@ class Intake:
     def _hello(self) -> Hello:
         pool = self._pool
         return Hello(
-            worker=pool.worker.identity,
-            # With several pools the leases of the others, just on their way, must not count as unknown.
-            holding=pool.tokens() if len(pool.worker.pools) == 1 else None,
+            worker=pool.identity,
+            holding=pool.tokens(),
             queues=pool.queues,
             lease=pool.worker.lease,
             start=pool.prefetch == 0,
@@ -150,5 +170,6 @@ class Intake:
 
     async def _hang_up(self) -> None:
         session, self.session = self.session, None
+        self.by_claims = True
         if session is not None:
             await session.close()

@@ -91,6 +91,7 @@ class Outbox:
             self._pool.asked(-asked)
         self._settle(batch, answer)
         self._pool.accept(answer)
+        self._pool.stir()
 
     async def _deliver(self, batch: list[Entry], claim: Claim | None) -> Reported:
         report = Report(items=[entry.item for entry in batch], claim=claim)

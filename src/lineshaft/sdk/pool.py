@@ -21,7 +21,7 @@ from lineshaft.sdk.outbox import Outbox
 from lineshaft.sdk.outcomes import Cancelled, Failed, Outcome, Released
 from lineshaft.sdk.reports import Entry
 from lineshaft.sdk.transport import PushSession
-from lineshaft.wire import PushedDirective, PushedTasks
+from lineshaft.wire import PushedDirective, PushedTasks, Welcome
 from lineshaft.wire.workers import Claim, ClaimedTask, ClaimedTasks, ItemAnswer, Reported
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Pool:
 
     def __init__(self, worker: Worker, queues: list[str] | None, *, concurrency: int, prefetch: int) -> None:
         self.worker = worker
+        self.identity = worker.identity_for(queues)
         self.queues = queues
         self.concurrency = concurrency
         self.prefetch = prefetch
@@ -52,14 +53,16 @@ class Pool:
 
     async def run(self) -> None:
         """Work until `close`. Raises what no repetition cures, such as Unauthorized."""
-        loops = [asyncio.create_task(self._intake.run()), asyncio.create_task(self.outbox.run())]
+        intake, outbox = asyncio.create_task(self._intake.run()), asyncio.create_task(self.outbox.run())
         try:
-            await asyncio.wait(loops, return_when=asyncio.FIRST_EXCEPTION)
+            await asyncio.wait({intake, outbox}, return_when=asyncio.FIRST_COMPLETED)
+            if not outbox.done() and intake.exception() is None:
+                await asyncio.wait({outbox})
         finally:
-            for loop in loops:
+            for loop in (intake, outbox):
                 loop.cancel()
-            await asyncio.gather(*loops, return_exceptions=True)
-        for loop in loops:
+            await asyncio.gather(intake, outbox, return_exceptions=True)
+        for loop in (intake, outbox):
             if not loop.cancelled():
                 loop.result()
 
@@ -107,28 +110,40 @@ class Pool:
     def asked(self, change: int) -> None:
         """Count what claims under way may bring."""
         self._asked += change
+        if change < 0:
+            self._intake.stir()
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether a claim is under way, so that tasks may be held that this side does not know of yet."""
+        return self._asked > 0
+
+    def stir(self) -> None:
+        """Say that there may be room."""
+        self._intake.stir()
 
     def tokens(self) -> list[str]:
         """Give the leases that are held."""
         return [token for token, held in self._held.items() if not held.acknowledged]
 
-    def claim(self, room: int, *, wait: float | None = None) -> Claim:
-        """Make a claim; repeating it brings the same tasks again."""
+    def claim(self, room: int, *, wait: float | None = None, holding: list[str] | None = None) -> Claim:
+        """Make a claim; repeating it brings the same tasks again. `holding` gives back what is not in it."""
         return Claim(
             claim_id=self.worker.new_id(),
-            worker=self.worker.identity,
+            worker=self.identity,
             queues=self.queues,
             max=min(room, 1000),
             wait=wait,
             lease=self.worker.lease,
             start=self.prefetch == 0,
+            holding=holding,
         )
 
     def ask_with_report(self, batch: list[Entry]) -> tuple[Claim | None, int]:
         """Make the claim that goes with a report: for the room there is, and what the report itself makes
         free.
         """
-        if not self._claiming or self.session is not None:
+        if not self._claiming or not self._intake.by_claims:
             return None, 0
         leaving = sum(entry.final and not entry.held.running for entry in batch)
         room = min(self.room() + leaving, 1000)
@@ -246,6 +261,13 @@ class Pool:
             self.directive(held, pushed.directive, pushed.reason)
         elif pushed.directive == "drain":
             self.worker.drain(pushed.reason or "the coordinator asked this worker to drain")
+
+    def welcomed(self, welcome: Welcome) -> None:
+        """Let go of what a new session says is lost."""
+        for token in welcome.lost:
+            held = self._held.get(token)
+            if held is not None:
+                self.lease_lost(held)
 
     def directive(self, held: Held, directive: str, reason: str | None) -> None:
         """Do what the coordinator said about a task or this worker."""

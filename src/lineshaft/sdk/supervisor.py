@@ -155,7 +155,7 @@ class Supervisor:
         orders = Orders(
             app=self._app,
             directory=str(self._directory),
-            settings=self._settings,
+            settings=self._settings_of(number),
             ledger=str(ledger),
             url=self._url,
             log_level=self._log_level,
@@ -165,6 +165,11 @@ class Supervisor:
         if self._stopping.is_set():
             _send(process, signal.SIGTERM)
         return process
+
+    def _settings_of(self, number: int) -> WorkerSettings:
+        if self._settings.name is None or self._processes == 1:
+            return self._settings
+        return msgspec.structs.replace(self._settings, name=f"{self._settings.name}-{number}")
 
     def _crashed(self, pid: int, code: int, held: list[Entry]) -> None:
         how = describe_exit(code)

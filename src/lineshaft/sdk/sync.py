@@ -7,10 +7,10 @@ There is no second copy of any logic here, and there must never be one.
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, overload
 
+from lineshaft.sdk.loop_thread import LoopThread
 from lineshaft.sdk.outcomes import Duration
 from lineshaft.sdk.task import Bound, Task
 
@@ -23,54 +23,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class LoopThread:
-    """An event loop in a daemon thread; started at first use."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The loop, running."""
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
-            return self._loop
-
-    def wait_for(self, coroutine: Coroutine[Any, Any, R]) -> R:
-        """Run the coroutine there and wait here for its result; an interrupt here cancels it there."""
-        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
-
-    def stop(self) -> None:
-        """End the loop and its thread; idempotent."""
-        with self._lock:
-            loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
-        if loop is not None and thread is not None:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-
-    def _run(self) -> None:
-        loop = self._loop
-        assert loop is not None
-        asyncio.set_event_loop(loop)
-        try:
-            loop.run_forever()
-        finally:
-            _cancel_all(loop)
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.close()
-
-
 class SyncClient:
     """What `app.sync` is: the App's calls for code that does not await."""
 
@@ -80,19 +32,19 @@ class SyncClient:
 
     def enqueue(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> SyncHandle[R]:
         """Enqueue a task; see `App.enqueue`."""
-        return SyncHandle(self._wait(lambda: self._client.enqueue(task, *args, **kwargs)), self)
+        return SyncHandle(self.wait_for(lambda: self._client.enqueue(task, *args, **kwargs)), self)
 
     def enqueue_named(self, name: str, payload: Any = None, **options: Any) -> SyncHandle[Any]:
         """Enqueue a task of another program; see `App.enqueue_named`."""
-        return SyncHandle(self._wait(lambda: self._client.enqueue_named(name, payload, **options)), self)
+        return SyncHandle(self.wait_for(lambda: self._client.enqueue_named(name, payload, **options)), self)
 
     def enqueue_many(self, calls: Iterable[Bound[R]]) -> list[SyncHandle[R]]:
         """Enqueue many tasks; see `App.enqueue_many`."""
-        return [SyncHandle(one, self) for one in self._wait(lambda: self._client.enqueue_many(calls))]
+        return [SyncHandle(one, self) for one in self.wait_for(lambda: self._client.enqueue_many(calls))]
 
     def enqueue_and_wait(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Enqueue a task and wait for its result; see `App.enqueue_and_wait`."""
-        return self._wait(lambda: self._client.enqueue_and_wait(task, *args, **kwargs))
+        return self.wait_for(lambda: self._client.enqueue_and_wait(task, *args, **kwargs))
 
     @overload
     def handle(self, task_id: str, task: Task[Any, R]) -> SyncHandle[R]: ...
@@ -104,7 +56,7 @@ class SyncClient:
 
     def close(self) -> None:
         """Close the App and end the thread."""
-        self._wait(self._client.close)
+        self.wait_for(self._client.close)
         self._thread.stop()
 
     def __enter__(self) -> Self:
@@ -113,7 +65,12 @@ class SyncClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _wait(self, call: Callable[[], Coroutine[Any, Any, R]]) -> R:
+    def end_thread(self) -> None:
+        """End the thread; the next call starts another."""
+        self._thread.stop()
+
+    def wait_for(self, call: Callable[[], Coroutine[Any, Any, R]]) -> R:
+        """Make a coroutine and wait for its result, as all calls here do."""
         # Checked before a thread is asked: after a fork there is none, and waiting for it would be for ever.
         self._client.check_usable()
         if asyncio._get_running_loop() is not None:
@@ -142,35 +99,27 @@ class SyncHandle(Generic[R]):
 
     def result(self, timeout: Duration | None = None) -> R:
         """Wait for the result; see `Handle.result`."""
-        return self._client._wait(lambda: self._handle.result(timeout))
+        return self._client.wait_for(lambda: self._handle.result(timeout))
 
     def state(self) -> str:
         """Read the task's state."""
-        return self._client._wait(self._handle.state)
+        return self._client.wait_for(self._handle.state)
 
     def info(self) -> wire.Task:
         """Read the whole task."""
-        return self._client._wait(self._handle.info)
+        return self._client.wait_for(self._handle.info)
 
     def cancel(self, reason: str | None = None) -> wire.Task:
         """Cancel the task; see `Handle.cancel`."""
-        return self._client._wait(lambda: self._handle.cancel(reason))
+        return self._client.wait_for(lambda: self._handle.cancel(reason))
 
     def retry(self) -> wire.Task:
         """Run the finished task again; see `Handle.retry`."""
-        return self._client._wait(self._handle.retry)
+        return self._client.wait_for(self._handle.retry)
 
     def promote(self) -> wire.Task:
         """Run the scheduled task now."""
-        return self._client._wait(self._handle.promote)
+        return self._client.wait_for(self._handle.promote)
 
     def __repr__(self) -> str:
         return f"<SyncHandle {self.task_id}>"
-
-
-def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
-    pending = asyncio.all_tasks(loop)
-    for task in pending:
-        task.cancel()
-    if pending:
-        loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))

@@ -16,6 +16,8 @@ import signal
 import socket
 from typing import Any
 
+import msgspec
+
 from lineshaft.errors import Retryable
 from lineshaft.sdk.backoff import Backoff
 from lineshaft.sdk.client import Client
@@ -108,6 +110,12 @@ class Worker:
         self.drain("it shall stop at once")
         self._hurry.set()
 
+    def identity_for(self, queues: list[str] | None) -> Identity:
+        """Say who a pool is: what one says that it holds must not count against another's tasks."""
+        if len(self.settings.pools) == 1 or queues is None:
+            return self.identity
+        return msgspec.structs.replace(self.identity, id=f"{self.identity.id}:{queues[0]}")
+
     def is_async(self, name: str) -> bool:
         """Tell whether the handler of a task is a coroutine and so can be interrupted."""
         definition = self.client.definitions.get(name)
@@ -129,16 +137,10 @@ class Worker:
         backoff = Backoff()
         while True:
             try:
-                answer = await self.transport.call(call, body=body, timeout=timeout)
+                return await self.transport.call(call, body=body, timeout=timeout)
             except Retryable as error:
                 pause = backoff.after_failure(error.retry_after)
-                if backoff.failures == 2:
-                    _logger.warning("%s; trying again", error.reason)
                 await asyncio.sleep(pause)
-            else:
-                if backoff.failures >= 2:
-                    _logger.info("the coordinator answers again")
-                return answer
 
     # -- the end -----------------------------------------------------------------------------------
 

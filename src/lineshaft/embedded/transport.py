@@ -1,0 +1,67 @@
+"""A transport without a socket: to a coordinator in this process, from whatever event loop calls."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+import msgspec
+
+from lineshaft.sdk.backoff import repeat
+from lineshaft.sdk.tracing import traceparent
+from lineshaft.sdk.transport import PushSession
+from lineshaft.wire import Call, Hello
+
+RETRY_FOR = 30.0
+
+
+class Serves(Protocol):
+    """A coordinator in this process; `loop` is where it runs, and what `call` must be awaited in."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop of the coordinator. Raises what kept it from opening."""
+
+    async def call(
+        self, call: Call, *, id: str | None, query: msgspec.Struct | None, body: Any, traceparent: str | None
+    ) -> Any:
+        """Make a call and return its answer struct. Raises LineshaftError."""
+
+
+class InProcessTransport:
+    """See `Transport`. Cancelling a call tells the coordinator that the requester has gone, as hanging up
+    does.
+    """
+
+    def __init__(self, coordinator: Serves, *, retry_for: float = RETRY_FOR) -> None:
+        self._coordinator = coordinator
+        self._retry_for = retry_for
+
+    async def call(
+        self,
+        call: Call,
+        *,
+        id: str | None = None,
+        query: msgspec.Struct | None = None,
+        body: Any = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Make a call, repeating it while that may help; `timeout` is of no use where nothing can be lost."""
+        trace = traceparent.get()
+        coordinator = self._coordinator
+
+        async def once() -> Any:
+            made = coordinator.call(call, id=id, query=query, body=body, traceparent=trace)
+            home = coordinator.loop
+            if home is asyncio.get_running_loop():
+                return await made
+            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(made, home))
+
+        return await repeat(once, retry_for=self._retry_for)
+
+    async def session(self, hello: Hello) -> PushSession | None:
+        """Give none: a parked claim is answered at once, and costs no connection."""
+        return None
+
+    async def close(self) -> None:
+        """Do nothing: the coordinator belongs to the App."""
