@@ -1,0 +1,120 @@
+"""An App across event loops, threads and forks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+import pytest
+
+from lineshaft import App, AppClosed, ForkedApp
+from lineshaft.sdk.client import Client
+from lineshaft.wire import CALLS
+
+
+class CountingTransport:
+    """Knows which loop it was used in."""
+
+    def __init__(self) -> None:
+        self.loops: set[int] = set()
+        self.closed = False
+
+    async def call(self, call: Any, **_: Any) -> int:
+        self.loops.add(id(asyncio.get_running_loop()))
+        return len(self.loops)
+
+    async def session(self, hello: Any) -> None:
+        return None
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def client() -> tuple[Client, list[CountingTransport]]:
+    opened: list[CountingTransport] = []
+
+    def opener() -> CountingTransport:
+        opened.append(CountingTransport())
+        return opened[-1]
+
+    return Client(opener), opened
+
+
+async def test_each_event_loop_has_a_transport_of_its_own() -> None:
+    own, opened = client()
+    assert opened == []
+    await own.call(CALLS["root"])
+    await own.call(CALLS["root"])
+    await asyncio.to_thread(lambda: asyncio.run(own.call(CALLS["root"])))
+    await asyncio.to_thread(lambda: own.sync.wait_for(lambda: own.call(CALLS["root"])))
+    assert [len(one.loops) for one in opened] == [1, 1, 1]
+    await own.close()
+    assert opened[0].closed
+    assert opened[2].closed
+    own.sync.end_thread()
+
+
+async def test_a_closed_app_says_so() -> None:
+    own, _ = client()
+    await own.close()
+    await own.close()
+    with pytest.raises(AppClosed, match="make a new one"):
+        await own.call(CALLS["root"])
+
+
+async def test_the_synchronous_facade_does_not_block_a_running_loop() -> None:
+    own, _ = client()
+    with pytest.raises(RuntimeError, match="would block this event loop"):
+        own.sync.wait_for(lambda: own.call(CALLS["root"]))
+
+
+def in_child(question: Any) -> str:
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            answer = repr(question())
+        except BaseException as error:
+            answer = f"{type(error).__name__}: {error}"
+        os.write(writer, answer.encode())
+        os._exit(0)
+    os.close(writer)
+    answer = os.read(reader, 10_000).decode()
+    os.close(reader)
+    os.waitpid(child, 0)
+    return answer
+
+
+def test_an_app_that_was_open_at_a_fork_says_so_in_the_child() -> None:
+    own, _ = client()
+    own.sync.wait_for(lambda: own.call(CALLS["root"]))
+    parent = os.getpid()
+
+    for use in (
+        lambda: own.sync.wait_for(lambda: own.call(CALLS["root"])),
+        lambda: asyncio.run(own.call(CALLS["root"])),
+        own.open_transport,
+    ):
+        answer = in_child(use)
+        assert answer.startswith(f"ForkedApp: this App was open in process {parent} when it forked into ")
+        assert "make the App in the child" in answer
+    assert own.sync.wait_for(lambda: own.call(CALLS["root"])) == 1
+    own.sync.close()
+
+
+def test_an_app_that_was_not_used_before_a_fork_works_in_the_child() -> None:
+    own, _ = client()
+    assert in_child(lambda: asyncio.run(own.call(CALLS["root"]))) == "1"
+
+
+def test_a_forked_app_is_a_runtime_error() -> None:
+    assert issubclass(ForkedApp, RuntimeError)
+
+
+def test_an_app_takes_its_address_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LINESHAFT_URL", raising=False)
+    assert App().url == "http://127.0.0.1:7077"
+    monkeypatch.setenv("LINESHAFT_URL", "http://elsewhere:1")
+    assert App().url == "http://elsewhere:1"
+    assert App("memory://").url == "memory://"
