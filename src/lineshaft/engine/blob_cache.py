@@ -1,0 +1,104 @@
+"""Payloads and results: those written lately from memory, the others from the store, many in one read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+from lineshaft.core.batch import Batch, Blob
+from lineshaft.engine.answers import unreadable
+from lineshaft.store.base import Store
+
+Key = tuple[Blob, int]
+Request = tuple[Sequence[Key], "asyncio.Future[list[bytes | None]]"]
+
+_KEYS_AT_ONCE = 2_000
+
+
+class BlobCache:
+    """The blobs of one shard that were committed lately, bounded by bytes; the oldest go first.
+
+    Only commits fill it: what was read could be older than a commit that landed meanwhile.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._data: dict[Key, bytes] = {}
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._data
+
+    def get(self, key: Key) -> bytes | None:
+        return self._data.get(key)
+
+    def add(self, batch: Batch) -> None:
+        """Take over what a batch, now durable, has written."""
+        for gone in batch.forgotten:
+            self._drop((kind, gone.seq) for kind in Blob)
+        for kind, seq, data in batch.blobs:
+            key = (kind, seq)
+            self._drop((key,))
+            if data is not None and len(data) <= self._most_bytes // 8:
+                self._data[key] = data
+                self._bytes += len(data) + 200
+        while self._bytes > self._most_bytes:
+            self._drop((next(iter(self._data)),))
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._data.clear()
+        self._bytes = 0
+
+    def _drop(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            data = self._data.pop(key, None)
+            if data is not None:
+                self._bytes -= len(data) + 200
+
+
+class BlobReader:
+    """Reads from the store; what is asked for while one read is under way becomes the next."""
+
+    def __init__(self, store: Store, shard: int) -> None:
+        self._store = store
+        self._shard = shard
+        self._waiting: list[Request] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def read(self, keys: Sequence[Key]) -> asyncio.Future[list[bytes | None]]:
+        """Return the blobs in order of the keys, to come; fails with `Unavailable`."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[bytes | None]] = loop.create_future()
+        self._waiting.append((keys, future))
+        if self._task is None:
+            self._task = loop.create_task(self._run(), name=f"lineshaft-blobs-{self._shard}")
+        return future
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                await self._read_some(self._take())
+        finally:
+            self._task = None
+
+    def _take(self) -> list[Request]:
+        taken: list[Request] = []
+        size = 0
+        while self._waiting and (not taken or size + len(self._waiting[0][0]) <= _KEYS_AT_ONCE):
+            taken.append(self._waiting.pop(0))
+            size += len(taken[-1][0])
+        return taken
+
+    async def _read_some(self, requests: list[Request]) -> None:
+        keys = list(dict.fromkeys(key for asked, _ in requests for key in asked))
+        try:
+            found = dict(zip(keys, await self._store.read(self._shard, keys), strict=True))
+        except Exception as error:
+            for _, future in requests:
+                if not future.done():
+                    future.set_exception(unreadable(error))
+            return
+        for asked, future in requests:
+            if not future.done():
+                future.set_result([found[key] for key in asked])

@@ -1,0 +1,245 @@
+"""The engine: a store, its shards by tenant, and what is read beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import zlib
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import TypeVar
+
+import msgspec
+
+from lineshaft.core.batch import Blob
+from lineshaft.core.commands import Barrier as BarrierCommand
+from lineshaft.core.commands import Command, Stats
+from lineshaft.core.replies import Directive, StatsReply
+from lineshaft.engine.admission import weigh
+from lineshaft.engine.answers import unreadable
+from lineshaft.engine.blob_cache import BlobReader
+from lineshaft.engine.clock import Clock, SystemClock
+from lineshaft.engine.handle import Handle
+from lineshaft.engine.health import Health
+from lineshaft.engine.limits import Limits
+from lineshaft.engine.metrics import Metrics
+from lineshaft.engine.runner import Runner
+from lineshaft.errors import Invalid
+from lineshaft.store.base import Log, LogRecord, Page, Query, Store
+
+Result = TypeVar("Result")
+
+_LOG = logging.getLogger("lineshaft.engine")
+
+
+class Engine:
+    """Runs the shards of a store in the running event loop; use it as `async with Engine(store) as engine`.
+
+    Entering opens the store, takes over and loads every shard, and raises what the store raises where
+    that fails (`StoreInUse`, `SchemaTooNew`, `StoreCorrupt`, `StoreUnusable`). Leaving answers everybody
+    and closes the store.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        clock: Clock | None = None,
+        limits: Limits | None = None,
+        address: str = "",
+        nonces: Callable[[], bytes] | None = None,
+        tune_gc: bool = False,
+    ) -> None:
+        """`address` is told to whoever is refused the store; `nonces` gives 16 random bytes at each call;
+        `tune_gc` keeps what was loaded from the cyclic collector (for a process that does nothing else)."""
+        self.store = store
+        self.clock: Clock = SystemClock() if clock is None else clock
+        self.limits = Limits() if limits is None else limits
+        self.address = address
+        self._nonces = nonces or (lambda: secrets.token_bytes(16))
+        self._tune_gc = tune_gc
+        self._owner = b""
+        self._runners: list[Runner] = []
+        self._readers: list[BlobReader] = []
+        self._listeners: list[Callable[[Directive], None]] = []
+
+    async def __aenter__(self) -> Engine:
+        await self.store.open(address=self.address)
+        self._owner = self._nonces()
+        try:
+            for shard in range(self.store.shards):
+                runner = self._runner(shard)
+                await runner.start()
+                self._runners.append(runner)
+                self._readers.append(BlobReader(self.store, shard))
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Refuse what comes, flush, answer parked requests, give the shards back, close the store;
+        idempotent.
+        """
+        await asyncio.gather(*(runner.stop() for runner in self._runners if runner.state != "closed"))
+        await self.store.close()
+
+    def _runner(self, shard: int) -> Runner:
+        return Runner(
+            self.store,
+            shard,
+            clock=self.clock,
+            limits=self.limits,
+            nonces=self._nonces,
+            owner=self._owner,
+            tell=self._tell,
+            tune_gc=self._tune_gc,
+        )
+
+    # -- commands --------------------------------------------------------------------------------
+
+    def submit(self, command: Command) -> Handle:
+        """Apply a command and return its reply to come (see `core.replies`), shown once it is durable.
+
+        The future fails with the `LineshaftError` that refuses the command, with `Overloaded` or
+        `Unavailable` where the coordinator cannot. Cancel it when the requester has gone; `abandon()` it
+        where the reply came but could not be delivered.
+        """
+        return self._submit(command, self.shard_of(command.tenant))
+
+    def shard_of(self, tenant: str) -> int:
+        """Return the shard in which a tenant lives; the same for as long as the store exists."""
+        shards = len(self._runners)
+        return zlib.crc32(tenant.encode()) % shards if shards > 1 else 0
+
+    async def stats(self) -> list[StatsReply]:
+        """Count the tasks of all tenants, shard by shard."""
+        return list(
+            await asyncio.gather(*(self._submit(Stats(tenant="*"), n) for n in range(len(self._runners))))
+        )
+
+    def _submit(self, command: Command, shard: int) -> Handle:
+        handle = Handle(command, weigh(command))
+        self._runners[shard].submit(handle)
+        return handle
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    async def blobs(self, tenant: str, keys: Sequence[tuple[Blob, int]]) -> list[bytes | None]:
+        """Return JSON values by (kind, seq of the task), in order; None where there is none."""
+        shard = self.shard_of(tenant)
+        cache = self._runners[shard].cache
+        missing = [key for key in keys if key not in cache]
+        if not missing:
+            return [cache.get(key) for key in keys]
+        known = {key: cache.get(key) for key in keys if key in cache}
+        known.update(zip(missing, await self._readers[shard].read(missing), strict=True))
+        return [known[key] for key in keys]
+
+    async def search(self, tenant: str, query: Query, *, min_position: int | None = None) -> Page:
+        """Find tasks of the tenant, as of now; with `min_position` not before that position is durable."""
+        return await self._read(tenant, min_position, lambda: self.store.search(*self._query(tenant, query)))
+
+    async def count(self, tenant: str, query: Query, *, min_position: int | None = None) -> int:
+        """Count what `search` would find over all pages."""
+        return await self._read(tenant, min_position, lambda: self.store.count(*self._query(tenant, query)))
+
+    async def log(
+        self, tenant: str, after: int, *, limit: int = 1000, min_position: int | None = None
+    ) -> Log:
+        """Read commits above a position, with the tenant's changes only (perhaps none: its position
+        still counts).
+        """
+        log = await self._read(
+            tenant, min_position, lambda: self.store.log(self.shard_of(tenant), after, limit=limit)
+        )
+        return Log([_of_tenant(record, tenant) for record in log.records], log.earliest)
+
+    async def wait_for_position(self, tenant: str, position: int) -> None:
+        """Wait until a position that some reply has named is durable. Raises `Invalid` (field
+        min_position).
+        """
+        runner = self._runners[self.shard_of(tenant)]
+        if position <= runner.barrier.durable:
+            return
+        reached: int = await self.submit(BarrierCommand(tenant=tenant))
+        if position > reached:
+            raise Invalid(f"position {position} has not been reached", field="min_position")
+
+    def changed(self, tenant: str, position: int) -> asyncio.Future[int]:
+        """Return a durable position above the given one, as soon as a commit may have changed the
+        tenant's tasks.
+
+        It may come without a change of this tenant: read the log up to it and ask again. Cancel it when done.
+        """
+        return self._runners[self.shard_of(tenant)].changes.after(tenant, position)
+
+    def position(self, tenant: str) -> int:
+        """Return the position up to which everything of the tenant's shard is durable."""
+        return self._runners[self.shard_of(tenant)].barrier.durable
+
+    def now(self, tenant: str) -> int:
+        """Return the present by which the tenant's shard decides (ms)."""
+        return self._runners[self.shard_of(tenant)].intake.now()
+
+    def _query(self, tenant: str, query: Query) -> tuple[int, Query]:
+        now = query.now or self.now(tenant)
+        return self.shard_of(tenant), msgspec.structs.replace(query, tenant=tenant, now=now)
+
+    async def _read(
+        self, tenant: str, min_position: int | None, read: Callable[[], Awaitable[Result]]
+    ) -> Result:
+        if min_position is not None:
+            await self.wait_for_position(tenant, min_position)
+        try:
+            return await read()
+        except Exception as error:
+            raise unreadable(error) from error
+
+    # -- telling ---------------------------------------------------------------------------------
+
+    def listen(self, listener: Callable[[Directive], None]) -> Callable[[], None]:
+        """Tell a listener what connected workers should hear at once; return how to stop that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def _tell(self, directives: list[Directive]) -> None:
+        for directive in directives:
+            for listener in list(self._listeners):
+                try:
+                    listener(directive)
+                except Exception:
+                    _LOG.exception("a listener to directives failed")
+
+    def health(self) -> Health:
+        """Return how the engine is."""
+        shards = [runner.health for runner in self._runners]
+        return Health(
+            ready=bool(shards) and all(shard.state == "serving" for shard in shards),
+            store=self.store.url,
+            tier=self.store.tier,
+            address=self.address,
+            owner=self._owner.hex(),
+            shards=shards,
+        )
+
+    def metrics(self) -> list[Metrics]:
+        """Return the counters of each shard, with the gauges as of now."""
+        for runner in self._runners:
+            metrics, intake = runner.metrics, runner.intake
+            metrics.pending_commands = intake.admission.commands
+            metrics.pending_bytes = intake.admission.bytes
+            metrics.parked = intake.parked
+            metrics.durable = runner.barrier.durable
+            metrics.position = runner.barrier.durable if intake.shard is None else intake.shard.position
+        return [runner.metrics for runner in self._runners]
+
+
+def _of_tenant(record: LogRecord, tenant: str) -> LogRecord:
+    return msgspec.structs.replace(record, changes=[c for c in record.changes if c.tenant == tenant])

@@ -1,0 +1,418 @@
+"""The life of one shard: taken over, loaded, served by group commit, lost and taken over again, given back.
+
+One commit is in flight at a time; what gathers meanwhile is the next batch. An unknown outcome is settled
+by sending the same batch again, a rejected batch is bisected (`bisect.py`), and a fence drops the shard's
+memory: whoever waits is told to repeat, and life begins anew under a new epoch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import math
+from collections.abc import Callable
+
+from lineshaft.core.batch import Batch
+from lineshaft.core.commands import Grace, Tick
+from lineshaft.core.shard import Shard
+from lineshaft.engine.answers import told
+from lineshaft.engine.barrier import Barrier
+from lineshaft.engine.bisect import settle_rejected
+from lineshaft.engine.blob_cache import BlobCache
+from lineshaft.engine.changes import Changes
+from lineshaft.engine.clock import Clock, Timer
+from lineshaft.engine.handle import Handle
+from lineshaft.engine.health import ShardHealth
+from lineshaft.engine.intake import Intake
+from lineshaft.engine.limits import Limits
+from lineshaft.engine.look_ups import LookUps
+from lineshaft.engine.metrics import Metrics
+from lineshaft.engine.ownership import Renewals
+from lineshaft.engine.pruning import Pruning
+from lineshaft.engine.shard_time import ShardTime
+from lineshaft.errors import Fenced
+from lineshaft.store.base import Ownership, Rejected, Store
+
+_LOG = logging.getLogger("lineshaft.engine")
+
+_LONG_LIFE = 60.0
+"""Seconds after which a loss is thought to have nothing to do with the one before."""
+
+LOST = "the coordinator has lost the shard and loads it again"
+
+
+class Interrupted(Exception):
+    """The shard's memory must go, for a reason that is not the store's."""
+
+
+class Runner:
+    """One shard of one engine."""
+
+    def __init__(
+        self,
+        store: Store,
+        shard: int,
+        *,
+        clock: Clock,
+        limits: Limits,
+        nonces: Callable[[], bytes],
+        owner: bytes,
+        tell: Callable[..., None],
+        tune_gc: bool = False,
+    ) -> None:
+        self.shard_number = shard
+        self.store = store
+        self.clock = clock
+        self.limits = limits
+        self.metrics = Metrics(shard=shard)
+        self.barrier = Barrier(clock.monotonic, tell)
+        self.look_ups = LookUps(store, shard, self.metrics)
+        self.intake = Intake(
+            limits=limits,
+            metrics=self.metrics,
+            barrier=self.barrier,
+            look_ups=self.look_ups,
+            wake=self.wake,
+        )
+        self.cache = BlobCache(limits.cache_bytes // max(1, store.shards))
+        self.changes = Changes()
+        self.ownership: Ownership | None = None
+        self.state = "loading"
+        self.reason: str | None = None
+        self.not_answering_since: int | None = None
+        self._nonces = nonces
+        self._owner = owner
+        self._tune_gc = tune_gc
+        self._pruning = Pruning(self)
+        self._renewals = Renewals(self)
+        self._life: asyncio.Task[None] | None = None
+        self._woken: asyncio.Future[None] | None = None
+        self._interruption: Exception | None = None
+        self._deadline_timer: Timer | None = None
+        self._deadline: int | None = None
+        self._housekeeping_planned = False
+        self._patience: Timer | None = None
+        self._patience_marks = (0, 0)
+        self._losses = 0
+        self._taken_over_at = -math.inf
+        self._time: ShardTime | None = None
+
+    # -- for the engine --------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take the shard over and serve it. Raises what the store raises if that fails."""
+        await self.take_over()
+        self._life = asyncio.get_running_loop().create_task(self._live(), name=f"shard-{self.shard_number}")
+
+    async def stop(self) -> None:
+        """Refuse what comes, flush what is pending, answer everybody, give the shard back."""
+        intake, life = self.intake, self._life
+        intake.dismiss_parked()
+        if life is not None and intake.shard is None:
+            life.cancel()  # nothing is pending, and whoever waits is to repeat it elsewhere
+        impatience = self.clock.call_later(self.limits.close / 1000, self._give_up_closing)
+        if life is not None:
+            await asyncio.wait([life])
+        impatience.cancel()
+        await self._pruning.stop()
+        await self._renewals.stop()
+        self._cancel_timers()
+        dropped = intake.drop()
+        waiting = [*dropped.parked, *dropped.batch, *dropped.later, *self.look_ups.handles]
+        intake.fail(waiting, "the coordinator closed before the store had confirmed")
+        intake.refuse_waiting("the coordinator has closed")
+        self.changes.wake_all(self.barrier.durable)
+        self.state = "closed"
+        await self._release()
+
+    def submit(self, handle: Handle) -> None:
+        """Take a command."""
+        self.intake.submit(handle)
+        if self._patience is None and not handle.done():
+            self._be_patient()
+
+    def interrupt(self, error: Exception) -> None:
+        """Let the shard's memory be dropped."""
+        self._interruption = error
+        self.intake.exclusive = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Commit in the next iteration of the event loop, if there is something, and look at the
+        deadlines.
+        """
+        woken = self._woken
+        if woken is not None and self._has_work():
+            self._woken = None
+            if not woken.done():
+                woken.set_result(None)
+        if not self._housekeeping_planned:
+            self._housekeeping_planned = True
+            asyncio.get_running_loop().call_soon(self._keep_house)
+
+    @property
+    def health(self) -> ShardHealth:
+        """Return how the shard is."""
+        time = self._time
+        if time is not None and self.intake.shard is not None:
+            self.intake.now()
+        return ShardHealth(
+            shard=self.shard_number,
+            state="stalled" if self.state == "serving" and self.intake.stalled else self.state,
+            reason=self.reason,
+            epoch=None if self.ownership is None else self.ownership.epoch,
+            durable=self.barrier.durable,
+            not_answering_since=self.not_answering_since,
+            pending_commands=self.intake.admission.commands,
+            pending_bytes=self.intake.admission.bytes,
+            clock_jump=None if time is None else time.refused_jump,
+        )
+
+    # -- life ------------------------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        while True:
+            try:
+                await self._serve()
+                return
+            except Rejected as rejection:
+                await self._bisect(rejection)
+            except Exception as error:
+                self._lose(error)
+                await self._come_back()
+
+    async def _bisect(self, rejection: Rejected) -> None:
+        try:
+            await settle_rejected(self, rejection)
+        except Exception as error:
+            self._lose(error)
+            await self._come_back()
+
+    async def _serve(self) -> None:
+        intake = self.intake
+        while True:
+            self._require_sound()
+            if self._interruption is not None:
+                raise self._interruption
+            assert intake.shard is not None
+            if intake.shard.dirty:
+                await self.commit()
+            elif intake.closed and intake.quiet:
+                return
+            else:
+                self._woken = asyncio.get_running_loop().create_future()
+                await self._woken
+
+    async def commit(self) -> None:
+        """Commit what has gathered. Raises `Fenced` and `Rejected`."""
+        self._require_sound()
+        intake, clock = self.intake, self.clock
+        mark, began = self.barrier.mark, clock.monotonic()
+        batch = intake.cut(self._nonces())
+        stall = clock.call_later(self.limits.stall / 1000, self._stall)
+        try:
+            sent = await self._send(batch)
+        finally:
+            stall.cancel()
+            self.not_answering_since = self.reason = None
+            stalled, intake.stalled = intake.stalled, False
+        took = clock.monotonic() - began
+        self._count_commit(batch, took)
+        self.confirm(sent, mark)
+        if stalled:
+            intake.internal(Grace(tenant="*", duration=int(took * 1000)))
+        self.cache.add(batch)
+        intake.committed(batch)
+        self.changes.tell(batch)
+        self.wake()
+
+    def _require_sound(self) -> None:
+        broken = self.intake.broken
+        if broken is not None:
+            raise Interrupted(f"a command broke the shard: {broken!r}") from broken
+
+    async def _send(self, batch: Batch) -> float:
+        """Send the batch until its outcome is known; return when (monotonic) it was sent last."""
+        assert self.ownership is not None
+        attempt = 0
+        while True:
+            sent = self.clock.monotonic()
+            try:
+                await self.store.commit(self.ownership, batch)
+                return sent
+            except (Fenced, Rejected):
+                raise
+            except Exception as error:
+                self._unanswered(error)
+            self.metrics.commit_retries += 1
+            await self.clock.sleep(self.backoff(attempt))
+            attempt += 1
+
+    def backoff(self, attempt: int) -> float:
+        """Return how many seconds to wait after so many failures."""
+        return min(self.limits.backoff << min(attempt, 20), self.limits.backoff_cap) / 1000
+
+    def confirm(self, sent: float, mark: int) -> None:
+        """The store confirmed the ownership in answer to what was sent at that (monotonic) time."""
+        valid_for = None if self.ownership is None else self.ownership.valid_for
+        self.barrier.confirm(math.inf if valid_for is None else sent + valid_for / 1000, mark)
+
+    def _count_commit(self, batch: Batch, took: float) -> None:
+        metrics = self.metrics
+        metrics.commits += 1
+        metrics.committed_rows += len(batch.tasks)
+        metrics.commit_seconds.observe(took)
+
+    def _unanswered(self, error: Exception) -> None:
+        if self.not_answering_since is None:
+            self.not_answering_since = self.clock.now()
+            _LOG.warning("shard %d: the store does not answer: %s", self.shard_number, error)
+        self.reason = f"the store does not answer: {told(error)}"
+
+    # -- taking over and losing ------------------------------------------------------------------
+
+    async def take_over(self, *, exclusive: bool = False) -> None:
+        """Acquire the shard under a new epoch and load it; where `exclusive`, commands go on waiting."""
+        sent, mark = self.clock.monotonic(), self.barrier.mark
+        self.ownership = await self.store.acquire(self.shard_number, self._owner)
+        await self._pruning.settled()
+        snapshot = await self.store.load(self.ownership)
+        time = ShardTime(self.clock, persisted=snapshot.counters.now, max_ahead=self.limits.max_ahead)
+        self._time = time
+        self.barrier.durable = snapshot.position
+        self.changes.loaded(snapshot.position)
+        self.confirm(sent, mark)
+        self.intake.attach(Shard(snapshot, time.now()), time)
+        self.metrics.loads += 1
+        self._interruption = None
+        self._taken_over_at = self.clock.monotonic()
+        self.state, self.reason, self.not_answering_since = "serving", None, None
+        if self._tune_gc:
+            _keep_loaded_from_collector()
+        self._pruning.start()
+        self._renewals.start()
+        if not exclusive:
+            self.open_for_all()
+
+    def open_for_all(self) -> None:
+        """Let commands in again, those that waited first."""
+        self.intake.exclusive = False
+        self.intake.let_in()
+        self.wake()
+
+    def _lose(self, error: Exception) -> None:
+        """Drop the shard's memory; whoever waits is to repeat."""
+        if isinstance(error, Fenced):
+            self.metrics.fences += 1
+        _LOG.warning("shard %d is lost and will be loaded again: %s", self.shard_number, error)
+        self.state, self.reason = "unowned", str(error)
+        dropped = self.intake.drop()
+        self.intake.fail([*dropped.parked, *dropped.batch, *dropped.later], LOST)
+        self.cache.clear()
+
+    async def _come_back(self) -> None:
+        recent = self.clock.monotonic() - self._taken_over_at < _LONG_LIFE
+        self._losses = self._losses + 1 if recent else 1
+        if self._losses > 1:
+            await self._pause(self._losses - 2)
+        await self.take_over_patiently()
+
+    async def take_over_patiently(self, *, exclusive: bool = False) -> None:
+        """Take the shard over, trying until it can be had; commands that come meanwhile answer 503."""
+        attempt = 0
+        while True:
+            try:
+                await self.take_over(exclusive=exclusive)
+                return
+            except Exception as error:
+                self.state = "unowned"
+                self.reason = f"the shard cannot be taken over: {told(error)}"
+                _LOG.warning("shard %d: %s", self.shard_number, self.reason)
+            await self._pause(attempt)
+            attempt += 1
+
+    async def _pause(self, attempt: int) -> None:
+        self.intake.refuse_waiting(self.reason or LOST)
+        self.intake.unowned = self.reason or LOST
+        try:
+            await self.clock.sleep(self.backoff(attempt))
+        finally:
+            self.intake.unowned = None
+
+    async def _release(self) -> None:
+        if self.ownership is not None:
+            try:
+                await self.store.release(self.ownership)
+            except Exception as error:
+                _LOG.warning("shard %d could not be given back: %s", self.shard_number, error)
+
+    def _give_up_closing(self) -> None:
+        _LOG.warning("shard %d: the store did not confirm in time, closing without", self.shard_number)
+        if self._life is not None:
+            self._life.cancel()
+
+    # -- timers ----------------------------------------------------------------------------------
+
+    def _keep_house(self) -> None:
+        """Once for all commands of one iteration of the event loop."""
+        self._housekeeping_planned = False
+        shard = self.intake.shard
+        if shard is not None and not self.intake.exclusive:
+            due = shard.next_deadline(leases=not self.intake.stalled)
+            if due != self._deadline:
+                self._set_deadline(due)
+
+    def _has_work(self) -> bool:
+        intake = self.intake
+        return (
+            intake.broken is not None
+            or self._interruption is not None
+            or (intake.shard is not None and intake.shard.dirty)
+            or (intake.closed and intake.quiet)
+        )
+
+    def _set_deadline(self, due: int | None) -> None:
+        if self._deadline_timer is not None:
+            self._deadline_timer.cancel()
+            self._deadline_timer = None
+        self._deadline = due
+        if due is not None:
+            delay = max(0, due - self.intake.now()) / 1000
+            self._deadline_timer = self.clock.call_later(delay, self._tick)
+
+    def _tick(self) -> None:
+        self._deadline = self._deadline_timer = None
+        if not self.intake.exclusive:
+            self.intake.internal(Tick(tenant="*", leases=not self.intake.stalled))
+            self.wake()
+
+    def _stall(self) -> None:
+        self.intake.stalled = True
+        self.metrics.stalls += 1
+        if self.not_answering_since is None:
+            self.not_answering_since = self.clock.now() - self.limits.stall
+        _LOG.warning("shard %d: a commit takes long, leases are suspended", self.shard_number)
+        self.wake()
+
+    def _be_patient(self) -> None:
+        self._patience_marks = (self.barrier.mark, self.intake.serial)
+        self._patience = self.clock.call_later(self.limits.reply / 1000, self._lose_patience)
+
+    def _lose_patience(self) -> None:
+        self._patience = None
+        self.intake.give_up(*self._patience_marks)
+        if self.intake.outstanding:
+            self._be_patient()
+
+    def _cancel_timers(self) -> None:
+        for timer in (self._deadline_timer, self._patience):
+            if timer is not None:
+                timer.cancel()
+
+
+def _keep_loaded_from_collector() -> None:
+    """A full pass over a million entries that stay anyway would stop everything for a while."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)

@@ -1,0 +1,107 @@
+"""The time by which a shard decides: it never runs backwards, and does not believe a leap at once.
+
+It follows the wall clock, watched against the monotonic one:
+
+* A small step (up to ten minutes) is believed. A large one is refused and said, and believed when it has
+  stood for a minute: a laptop that slept is right, a mistyped date is corrected before that.
+* Where the wall clock is behind what was decided by before, the shard's time goes on at half speed until
+  the wall clock has caught up: nothing runs early for long, and no lease is cut short.
+* A step forward is told to the runner, which lets every lease run longer by it: nobody lost that time to
+  work.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from lineshaft.engine.clock import Clock
+from lineshaft.store.base import StoreUnusable
+from lineshaft.values.instants import format_instant
+
+LARGE = 600_000
+"""Milliseconds by which the wall clock may leave the monotonic one and still be believed at once."""
+
+STANDING = 60.0
+"""Seconds that a large jump must stand before it is believed."""
+
+NOTICEABLE = 500
+"""A step forward of fewer milliseconds is drift, not a step."""
+
+_LOG = logging.getLogger("lineshaft.engine")
+
+
+class ShardTime:
+    """One shard's present."""
+
+    def __init__(self, clock: Clock, *, persisted: int, max_ahead: int) -> None:
+        """`persisted` is the last instant that the store knows of; raises `StoreUnusable` beyond
+        `max_ahead`.
+        """
+        wall = clock.now()
+        if persisted > wall + max_ahead:
+            raise StoreUnusable(
+                f"the store was last written at {format_instant(persisted)}, but this machine's clock says "
+                f"{format_instant(wall)}: set the clock right and start again (if the store's time is the "
+                "wrong one, allow more with `max_ahead`; it then goes on at half speed until the clock has "
+                "caught up)"
+            )
+        self._clock = clock
+        self._anchor_wall = wall
+        self._anchor = self._last_asked = clock.monotonic()
+        self._now = float(max(wall, persisted))
+        self._suspect: tuple[float, int] | None = None
+        self._stepped = 0
+
+    def now(self) -> int:
+        """Return the shard's present in milliseconds since the epoch."""
+        asked = self._clock.monotonic()
+        trusted = self._trusted(asked, self._clock.now())
+        if trusted >= self._now:
+            self._now = float(trusted)
+        else:
+            self._now += (asked - self._last_asked) * 500
+        self._last_asked = asked
+        return int(self._now)
+
+    @property
+    def last(self) -> int:
+        """Return the present as it was asked for last."""
+        return int(self._now)
+
+    def take_step(self) -> int:
+        """Return and forget by how many milliseconds the wall clock has stepped forward."""
+        stepped, self._stepped = self._stepped, 0
+        return stepped
+
+    @property
+    def refused_jump(self) -> int | None:
+        """Return by how many milliseconds the wall clock has jumped, while that is not believed."""
+        return None if self._suspect is None else self._suspect[1]
+
+    def _trusted(self, asked: float, wall: int) -> int:
+        expected = self._anchor_wall + int((asked - self._anchor) * 1000)
+        jump = wall - expected
+        if -LARGE <= jump <= LARGE:
+            if self._suspect is not None:
+                self._suspect = None
+                _LOG.warning("the wall clock is right again")
+            self._believe(asked, wall, jump)
+            return wall
+        if self._suspect is None or abs(self._suspect[1] - jump) > LARGE:
+            self._suspect = (asked, jump)
+            _LOG.warning(
+                "the wall clock jumped by %.0f s: not believed unless it stands for %.0f s",
+                jump / 1000,
+                STANDING,
+            )
+        elif asked - self._suspect[0] >= STANDING:
+            self._suspect = None
+            _LOG.warning("the wall clock's jump by %.0f s has stood: it is believed now", jump / 1000)
+            self._believe(asked, wall, jump)
+            return wall
+        return expected
+
+    def _believe(self, asked: float, wall: int, jump: int) -> None:
+        self._anchor, self._anchor_wall = asked, wall
+        if jump >= NOTICEABLE and wall > self._now:
+            self._stepped += min(jump, wall - int(self._now))
