@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import zlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TypeVar
 
@@ -62,7 +63,7 @@ class Engine:
         self._owner = b""
         self._runners: list[Runner] = []
         self._readers: list[BlobReader] = []
-        self._listeners: list[Callable[[Directive], None]] = []
+        self._listeners: list[tuple[Callable[[Directive], bool], Callable[[Directive], None]]] = []
 
     async def __aenter__(self) -> Engine:
         await self.store.open(address=self.address)
@@ -131,7 +132,7 @@ class Engine:
 
     # -- reading ---------------------------------------------------------------------------------
 
-    async def blobs(self, tenant: str, keys: Sequence[tuple[Blob, int]]) -> list[bytes | None]:
+    async def read(self, tenant: str, keys: Sequence[tuple[Blob, int]]) -> list[bytes | None]:
         """Return JSON values by (kind, seq of the task), in order; None where there is none."""
         shard = self.shard_of(tenant)
         cache = self._runners[shard].cache
@@ -142,13 +143,15 @@ class Engine:
         known.update(zip(missing, await self._readers[shard].read(missing), strict=True))
         return [known[key] for key in keys]
 
-    async def search(self, tenant: str, query: Query, *, min_position: int | None = None) -> Page:
-        """Find tasks of the tenant, as of now; with `min_position` not before that position is durable."""
-        return await self._read(tenant, min_position, lambda: self.store.search(*self._query(tenant, query)))
+    async def search(self, query: Query, *, min_position: int | None = None) -> Page:
+        """Find tasks of the query's tenant; with `min_position` not before that position is durable."""
+        shard, query = self._dated(query)
+        return await self._read(query.tenant, min_position, lambda: self.store.search(shard, query))
 
-    async def count(self, tenant: str, query: Query, *, min_position: int | None = None) -> int:
+    async def count(self, query: Query, *, min_position: int | None = None) -> int:
         """Count what `search` would find over all pages."""
-        return await self._read(tenant, min_position, lambda: self.store.count(*self._query(tenant, query)))
+        shard, query = self._dated(query)
+        return await self._read(query.tenant, min_position, lambda: self.store.count(shard, query))
 
     async def log(
         self, tenant: str, after: int, *, limit: int = 1000, min_position: int | None = None
@@ -180,6 +183,19 @@ class Engine:
         """
         return self._runners[self.shard_of(tenant)].changes.after(tenant, position)
 
+    async def committed(self, tenant: str, position: int, *, timeout: float) -> bool:
+        """Wait up to `timeout` seconds until `changed` would say something; return whether it did."""
+        change = self.changed(tenant, position)
+        if change.done():
+            return True
+        timer = self.clock.call_later(timeout, change.cancel)
+        try:
+            await asyncio.wait([change])
+        finally:
+            timer.cancel()
+            change.cancel()
+        return not change.cancelled()
+
     def position(self, tenant: str) -> int:
         """Return the position up to which everything of the tenant's shard is durable."""
         return self._runners[self.shard_of(tenant)].barrier.durable
@@ -188,9 +204,10 @@ class Engine:
         """Return the present by which the tenant's shard decides (ms)."""
         return self._runners[self.shard_of(tenant)].intake.now()
 
-    def _query(self, tenant: str, query: Query) -> tuple[int, Query]:
-        now = query.now or self.now(tenant)
-        return self.shard_of(tenant), msgspec.structs.replace(query, tenant=tenant, now=now)
+    def _dated(self, query: Query) -> tuple[int, Query]:
+        if not query.now:
+            query = msgspec.structs.replace(query, now=self.now(query.tenant))
+        return self.shard_of(query.tenant), query
 
     async def _read(
         self, tenant: str, min_position: int | None, read: Callable[[], Awaitable[Result]]
@@ -204,16 +221,26 @@ class Engine:
 
     # -- telling ---------------------------------------------------------------------------------
 
-    def listen(self, listener: Callable[[Directive], None]) -> Callable[[], None]:
-        """Tell a listener what connected workers should hear at once; return how to stop that."""
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+    @contextlib.contextmanager
+    def directives(
+        self, wanted: Callable[[Directive], bool], listener: Callable[[Directive], None]
+    ) -> Iterator[None]:
+        """Tell a listener, within the block, what is wanted of that which connected workers should hear
+        at once.
+        """
+        entry = (wanted, listener)
+        self._listeners.append(entry)
+        try:
+            yield
+        finally:
+            self._listeners.remove(entry)
 
     def _tell(self, directives: list[Directive]) -> None:
         for directive in directives:
-            for listener in list(self._listeners):
+            for wanted, listener in list(self._listeners):
                 try:
-                    listener(directive)
+                    if wanted(directive):
+                        listener(directive)
                 except Exception:
                     _LOG.exception("a listener to directives failed")
 
@@ -228,6 +255,18 @@ class Engine:
             owner=self._owner.hex(),
             shards=shards,
         )
+
+    def trouble(self) -> str | None:
+        """Say why commands are not served, or None where they are."""
+        for shard in self.health().shards:
+            if shard.state != "serving":
+                return shard.reason or f"shard {shard.shard} is {shard.state}"
+        return None if self._runners else "the engine is not open"
+
+    @property
+    def pending_bytes(self) -> int:
+        """Return how many bytes are accepted and not yet durable."""
+        return sum(runner.intake.admission.bytes for runner in self._runners)
 
     def metrics(self) -> list[Metrics]:
         """Return the counters of each shard, with the gauges as of now."""
