@@ -62,90 +62,83 @@ class ProgramExecutor:
     async def execute(self, name: str, payload: bytes, context: Context) -> Outcome:
         """Run the program once. Where the attempt is interrupted, its processes are gone at the end."""
         try:
-            process = await asyncio.create_subprocess_exec(
+            transport, run = await asyncio.get_running_loop().subprocess_exec(
+                _Run,
                 *self._argv,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
                 env=os.environ | _environment(name, context, self._url),
                 start_new_session=True,
             )
         except OSError as error:
             return Failed(type="cannot_execute", message=f"{self._argv[0]}: {error.strerror}")
-        run = _Run(process)
         try:
             return await run.outcome(payload)
         except BaseException:
             await run.end()
             raise
+        finally:
+            transport.close()
 
 
-class _Run:
-    """One process and what it says."""
+class _Run(asyncio.SubprocessProtocol):
+    """One process and what it says.
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
+    A protocol and not streams: the exit of the process is one thing, the end of its pipes another, since
+    what it left behind may hold them open for ever.
+    """
+
+    def __init__(self) -> None:
+        self._exited = asyncio.Event()
+        self._hung_up = asyncio.Event()
         self._output = bytearray()
         self._too_much = False
         self._tail = bytearray()
-        self._readers: list[asyncio.Task[None]] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.SubprocessTransport)
+        self._transport = transport
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        if fd == 2:
+            # Passed on as well, so that a program's log lands where the worker's does.
+            sys.stderr.buffer.write(data)
+            sys.stderr.buffer.flush()
+            self._tail += data
+            del self._tail[:-TAIL]
+        elif len(self._output) + len(data) > MAX_OUTPUT:
+            self._too_much = True
+        else:
+            self._output += data
+
+    def process_exited(self) -> None:
+        self._exited.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._hung_up.set()
 
     async def outcome(self, payload: bytes) -> Outcome:
-        self._readers = [
-            asyncio.create_task(self._write(payload)),
-            asyncio.create_task(self._read_output()),
-            asyncio.create_task(self._read_errors()),
-        ]
-        code = await self._process.wait()
-        # What the program left behind may hold the pipes open for ever.
-        self.kill_group(signal.SIGKILL)
-        await asyncio.gather(*self._readers)
+        stdin = self._transport.get_pipe_transport(0)
+        assert isinstance(stdin, asyncio.WriteTransport)
+        stdin.write(payload)  # a program need not read it: a broken pipe is none of our business
+        stdin.close()
+        await self._exited.wait()
+        self._kill_group(signal.SIGKILL)
+        await _within(PATIENCE, self._hung_up)
+        code = self._transport.get_returncode()
+        assert code is not None
         return self._judge(code)
 
     async def end(self) -> None:
         """Ask the process group to end, then make it."""
-        if self._process.returncode is None:
-            self.kill_group(signal.SIGTERM)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PATIENCE):
-                    await self._process.wait()
-            self.kill_group(signal.SIGKILL)
-            await self._process.wait()
-        await asyncio.gather(*self._readers, return_exceptions=True)
+        if not self._exited.is_set():
+            self._kill_group(signal.SIGTERM)
+            await _within(PATIENCE, self._exited)
+            self._kill_group(signal.SIGKILL)
+            await self._exited.wait()
 
-    def kill_group(self, number: signal.Signals) -> None:
+    def _kill_group(self, number: signal.Signals) -> None:
         # The group's number is the process's; it is not given away while a member of the group lives.
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, number)
-
-    async def _write(self, payload: bytes) -> None:
-        stdin = self._process.stdin
-        assert stdin is not None
-        # A program need not read its payload.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            stdin.write(payload)
-            await stdin.drain()
-            stdin.close()
-            await stdin.wait_closed()
-
-    async def _read_output(self) -> None:
-        stdout = self._process.stdout
-        assert stdout is not None
-        while chunk := await stdout.read(65_536):
-            if len(self._output) + len(chunk) > MAX_OUTPUT:
-                self._too_much = True
-            else:
-                self._output += chunk
-
-    async def _read_errors(self) -> None:
-        stderr = self._process.stderr
-        assert stderr is not None
-        while chunk := await stderr.read(65_536):
-            # Passed on as well, so that a program's log lands where the worker's does.
-            sys.stderr.buffer.write(chunk)
-            sys.stderr.buffer.flush()
-            self._tail += chunk
-            del self._tail[:-TAIL]
+            os.killpg(self._transport.get_pid(), number)
 
     def _judge(self, code: int) -> Outcome:
         if code == 0 and self._too_much:
@@ -169,6 +162,12 @@ class _Run:
             data={"exit_code": code},
             retry=code not in (EX_USAGE, EX_DATAERR),
         )
+
+
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def as_json(output: bytes) -> bytes:

@@ -91,6 +91,8 @@ def _code_and_hint(error: LineshaftError) -> tuple[ExitCode, str | None]:
         return ExitCode.UNAVAILABLE, hint or f"nothing is lost: repeat the command{after}"
     if isinstance(error, TimeoutError):
         return ExitCode.UNAVAILABLE, hint
+    if error.status == 422 and error.field == "url":
+        return ExitCode.USAGE, hint
     if 400 <= error.status < 500 or isinstance(error, _AT_HOME):
         return ExitCode.REFUSED, hint
     return ExitCode.FAILED, hint

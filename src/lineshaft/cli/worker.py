@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,8 +11,10 @@ import typer
 
 from lineshaft.cli.arguments import amounts_of, checked, pairs_of
 from lineshaft.cli.completion import complete_queue
+from lineshaft.cli.exits import ExitCode
 from lineshaft.cli.logs import LogLevel, start_logging
 from lineshaft.cli.session import Session
+from lineshaft.cli.trouble import Trouble
 
 if TYPE_CHECKING:
     from lineshaft.sdk.client import Client
@@ -161,11 +164,10 @@ def _refuse_contradictions(
 async def _run_app(
     session: Session, name: str, settings: WorkerSettings, *, processes: int, log_level: str
 ) -> None:
-    from lineshaft.sdk.loading import load_app
     from lineshaft.sdk.worker import Worker
 
     url = _tell_app(session)
-    client = load_app(name)
+    client = _load(name)
     if url is not None:
         client.served_at(url)
     try:
@@ -175,6 +177,27 @@ async def _run_app(
             await _supervise(name, client, settings, processes=processes, url=url, log_level=log_level)
     finally:
         await client.close()
+
+
+def _load(name: str) -> Client:
+    """Import the App. Raises Trouble (exit code 2) for a wrong name, and for whatever its module raises."""
+    from lineshaft.sdk.loading import AppNotFound, load_app
+
+    try:
+        return load_app(name)
+    except AppNotFound as error:
+        raise Trouble(error.reason, code=ExitCode.USAGE, hint=_HOW_TO_NAME) from None
+    except Exception as error:
+        # From the module's own line on: how we came to import it says nothing to its author.
+        trace = "".join(traceback.format_tb(error.__traceback__)[2:])
+        raise Trouble(
+            f"importing `{name.partition(':')[0]}` failed: {type(error).__name__}: {error}",
+            code=ExitCode.USAGE,
+            hint=trace.rstrip() or None,
+        ) from None
+
+
+_HOW_TO_NAME = "name a module and its App, such as `jobs:app`, from the directory that holds jobs.py"
 
 
 def _tell_app(session: Session) -> str | None:

@@ -182,7 +182,7 @@ class Story:
         await local.start()
         self.recovered.downtime = round(time.monotonic() - began, 3)
         self.tell(
-            f"restarted it on the same store: process {local.child.pid}, {self.recovered.downtime:.1f} s later"
+            f"restarted it on the same store as {local.child.pid}, {self.recovered.downtime:.1f} s later"
         )
 
     async def _prove(self, coordinator: Coordinator, tasks: dict[str, str], started_ns: int) -> Proof:
