@@ -7,7 +7,7 @@ names the field. In answers instants are RFC 3339 in UTC, durations seconds.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -19,6 +19,11 @@ Instant: TypeAlias = str
 Amount: TypeAlias = str | int | float
 """A number, or a size such as `"24GiB"`."""
 Seconds: TypeAlias = int | float
+if TYPE_CHECKING:
+    OptionalRaw: TypeAlias = Raw | None
+else:
+    # msgspec decodes a union of Raw and None as None alone; a JSON null arrives as Raw(b"null").
+    OptionalRaw = Raw
 
 Priority: TypeAlias = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**31 - 1)]
@@ -44,6 +49,8 @@ class ErrorInfo(Answer, kw_only=True):
     reason: str
     field: str | None = None
     task_id: str | None = None
+    earliest: str | None = None
+    """The first cursor that the log still knows, with `cursor_expired`."""
 
 
 class ErrorBody(Answer, kw_only=True):
@@ -69,6 +76,7 @@ __all__ = [
     "ErrorBody",
     "ErrorInfo",
     "Instant",
+    "OptionalRaw",
     "Priority",
     "Raw",
     "Request",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from lineshaft.wire.messages import Answer, Instant, Raw, Request, Seconds
+from lineshaft.wire.messages import Answer, Instant, OptionalRaw, Request, Seconds
 
 Scope = Literal["enqueue", "work", "read", "admin"]
 
@@ -23,8 +23,8 @@ class PutQueue(Request, kw_only=True):
 
     paused: bool | None = None
     closed: bool | None = None
-    limits: Raw | None = None
-    weight: Raw | None = None
+    limits: OptionalRaw = None
+    weight: OptionalRaw = None
 
 
 class Queue(Answer, kw_only=True):

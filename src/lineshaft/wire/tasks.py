@@ -13,8 +13,8 @@ from lineshaft.wire.messages import (
     Batch,
     Count,
     Duration,
-    ErrorInfo,
     Instant,
+    OptionalRaw,
     Priority,
     Raw,
     Request,
@@ -63,13 +63,13 @@ class Enqueue(Request, kw_only=True):
     retry_policy: RetryPolicy | None = None
     worker_affinity: WorkerAffinity | None = None
     tags: list[str] | None = None
-    metadata: Raw | None = None
+    metadata: OptionalRaw = None
     retention: Duration | None = None
     result_ttl: Duration | None = None
-    unique: Raw | None = None
-    group: Raw | None = None
-    limits: Raw | None = None
-    depends_on: Raw | None = None
+    unique: OptionalRaw = None
+    group: OptionalRaw = None
+    limits: OptionalRaw = None
+    depends_on: OptionalRaw = None
 
 
 class EnqueueQuery(Request, kw_only=True):
@@ -91,7 +91,7 @@ class Enqueued(Answer, kw_only=True):
     position: int
     attempt: int | None = None
     result: Raw | UnsetType = UNSET
-    error: Raw | None = None
+    error: OptionalRaw = None
 
 
 class BulkItem(Answer, kw_only=True):
@@ -102,7 +102,7 @@ class BulkItem(Answer, kw_only=True):
     state: StateWord | None = None
     created: bool | None = None
     result: Raw | UnsetType = UNSET
-    error: Raw | ErrorInfo | None = None
+    error: OptionalRaw = None
     """Of a refused item an error; of a task that had failed before, what it failed with (status 200)."""
 
 
@@ -170,7 +170,7 @@ class AttemptInfo(Answer, kw_only=True):
     started_at: Instant | None = None
     ended_at: Instant | None = None
     outcome: str | None = None
-    error: Raw | None = None
+    error: OptionalRaw = None
 
 
 class Task(Answer, kw_only=True):
@@ -195,18 +195,18 @@ class Task(Answer, kw_only=True):
     progress: ProgressInfo | None = None
     payload: Raw | UnsetType = UNSET
     result: Raw | UnsetType = UNSET
-    error: Raw | None = None
+    error: OptionalRaw = None
     timeout: Seconds | None = None
     lease: Seconds | None = None
     retry_policy: RetryPolicyInfo | None = None
     worker_affinity: AffinityInfo | None = None
     tags: list[str] | None = None
-    metadata: Raw | None = None
+    metadata: OptionalRaw = None
     traceparent: str | None = None
     retention: Seconds | None = None
     result_ttl: Seconds | None = None
-    checkpoint: Raw | None = None
-    usage: Raw | None = None
+    checkpoint: OptionalRaw = None
+    usage: OptionalRaw = None
     attempts: list[AttemptInfo] | None = None
     position: int | None = None
 

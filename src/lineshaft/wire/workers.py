@@ -15,6 +15,7 @@ from lineshaft.wire.messages import (
     Duration,
     ErrorInfo,
     Instant,
+    OptionalRaw,
     Raw,
     Request,
     Seconds,
@@ -77,12 +78,12 @@ class ClaimedTask(Answer, kw_only=True):
     enqueued_at: Instant
     payload: Raw
     timeout: Seconds | None = None
-    metadata: Raw | None = None
+    metadata: OptionalRaw = None
     tags: list[str] | None = None
     traceparent: str | None = None
-    checkpoint: Raw | None = None
-    steps: Raw | None = None
-    carry: Raw | None = None
+    checkpoint: OptionalRaw = None
+    steps: OptionalRaw = None
+    carry: OptionalRaw = None
     position: int | None = None
     """Only where the task is the whole answer; else beside `tasks`."""
 
