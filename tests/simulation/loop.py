@@ -1,7 +1,7 @@
 """An event loop in virtual time: where nothing is ready, time jumps to the next timer.
 
-Nothing sleeps, so an hour of leases and retries takes milliseconds, and nothing depends on the machine, so the
-same seed goes the same way again.
+Nothing sleeps, so an hour of leases and retries takes milliseconds, and nothing depends on the machine, so
+the same seed goes the same way again.
 """
 
 from __future__ import annotations

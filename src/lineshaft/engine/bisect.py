@@ -166,7 +166,8 @@ def _join(whole: Handle, joined: asyncio.Future[list[Any]]) -> None:
         whole.settle(error if isinstance(error, LineshaftError) else LineshaftError(str(error)))
         return
     first, second = joined.result()
-    position = max(first.position, second.position)
+    # A part that was refused has changed nothing and names no position of its own.
+    position = max(first.position, second.position, whole.intake.barrier.durable)
     answer = msgspec.structs.replace(second, items=[*first.items, *second.items], position=position)
     whole.answer = answer
     whole.settle(answer)
