@@ -1,0 +1,60 @@
+"""All calls of the protocol: one method each, wire structs in, wire structs out; no HTTP in sight.
+
+`Calls.call` dispatches by the table of calls; the HTTP edge and the transport of embedded apps both use it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lineshaft.server.change_calls import ChangeCalls
+from lineshaft.server.identity import Identity
+from lineshaft.server.operation_calls import OperationCalls
+from lineshaft.server.task_calls import TaskCalls
+from lineshaft.server.worker_calls import WorkerCalls
+from lineshaft.wire import CALLS, Call, Nothing
+
+_TRACED = {"enqueue", "put", "bulk"}
+
+
+class Calls(TaskCalls, ChangeCalls, WorkerCalls, OperationCalls):
+    """One method per call of the table, of the same name."""
+
+    async def call(
+        self,
+        call: Call,
+        identity: Identity,
+        *,
+        id: str | None = None,
+        query: Any = None,
+        body: Any = None,
+        traceparent: str | None = None,
+    ) -> Any:
+        """Make a call and return its answer struct (None: a claim without `max` found nothing).
+
+        `body` is the call's struct, and of a bulk enqueue a list of them. Raises `LineshaftError`.
+        """
+        shape = _SHAPES[call.name]
+        arguments: list[Any] = [identity]
+        if shape.id:
+            arguments.append(id)
+        if shape.query is not None:
+            arguments.append(shape.query() if query is None else query)
+        if shape.body is not None:
+            arguments.append(shape.body() if body is None else body)
+        method = getattr(self, call.name)
+        if call.name in _TRACED:
+            return await method(*arguments, traceparent=traceparent)
+        return await method(*arguments)
+
+
+class _Shape:
+    """Which parameters a call's method takes."""
+
+    def __init__(self, call: Call) -> None:
+        self.id = "{id}" in call.path
+        self.query = call.query
+        self.body = None if call.body is Nothing else (list if call.name == "bulk" else call.body)
+
+
+_SHAPES = {name: _Shape(call) for name, call in CALLS.items()}

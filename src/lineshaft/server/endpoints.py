@@ -1,0 +1,101 @@
+"""A call of the table made ready to be served: how its body and query are read and its answer is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from lineshaft.errors import Invalid, LineshaftError, Malformed, UnsupportedMediaType
+from lineshaft.server.headers import JSON, NDJSON, Headers
+from lineshaft.server.reading import BodyReader, QueryReader
+from lineshaft.server.settings import Limits
+from lineshaft.wire import Call, Claim, Enqueue, Health, Item, Nothing, Report
+from lineshaft.wire.messages import OptionalRaw, Request
+
+_LEVELS = {"fail": 2, "bulk": 2, "report": 4}
+"""How deep a payload may lie inside the message, where that is not 1."""
+_ENDED = ("completed", "failed", "cancelled")
+
+
+class _RawReport(Request, kw_only=True):
+    items: list[msgspec.Raw]
+    claim: OptionalRaw = None
+
+
+class Endpoint:
+    """One call, ready to be served."""
+
+    def __init__(self, call: Call, limits: Limits) -> None:
+        self.call = call
+        self.media = call.media.encode()
+        self.leases = call.name in ("claim", "report")
+        self.limit = limits.batch if call.name in _LEVELS else limits.payload + limits.envelope
+        self._most = limits.items
+        self._query = QueryReader(call.query)
+        levels = _LEVELS.get(call.name, 1)
+        if call.name == "bulk":
+            self._body = BodyReader(list[msgspec.Raw], levels=levels, items_apart=True)
+            self._item = BodyReader(Enqueue)
+        elif call.name == "report":
+            self._body = BodyReader(_RawReport, levels=levels, items_apart=True)
+            self._item = BodyReader(Item, levels=2)
+            self._claim = BodyReader(Claim)
+        else:
+            self._body = BodyReader(call.body or Nothing, levels=levels)
+
+    def checked_media(self, headers: Headers) -> str | None:
+        """Return the body's media type. Raises `UnsupportedMediaType`."""
+        media = headers.media_type()
+        if media == NDJSON and self.call.name != "bulk":
+            raise UnsupportedMediaType(f"expected Content-Type: {JSON}")
+        return media
+
+    def read_body(self, body: bytes, media: str | None) -> Any:
+        """Return the request's struct, None where the call takes none.
+
+        Of `bulk` and `report` each item is read for itself: an error stands where a bad one was.
+        Raises `UnsupportedMediaType`, `Malformed`, `Invalid`.
+        """
+        if body and media is None:
+            raise UnsupportedMediaType(f"say Content-Type: {JSON}")
+        if not body and self.call.body is None:
+            return None
+        if media == NDJSON:
+            return self._items([line for line in body.split(b"\n") if line.strip(b" \t\r")])
+        message = self._body.read(body)
+        if self.call.name == "bulk":
+            return self._items(message)
+        if self.call.name == "report":
+            claim = None if message.claim is None else self._claim.read(bytes(message.claim), at="claim")
+            return Report(items=self._items(message.items), claim=claim)
+        return message if self.call.body is not None else None
+
+    def _items(self, items: list[Any]) -> list[Any]:
+        if len(items) > self._most:
+            raise Invalid(f"at most {self._most} items", field="items")
+        return [self._read_item(bytes(item)) for item in items]
+
+    def _read_item(self, item: bytes) -> Any:
+        try:
+            return self._item.read(item)
+        except LineshaftError as error:
+            return error
+
+    def read_query(self, query: bytes) -> Any:
+        """Return the query's struct. Raises `Malformed`, `Invalid`."""
+        try:
+            return self._query.read(query.decode("ascii"))
+        except UnicodeDecodeError:
+            raise Malformed("a query must be percent-encoded") from None
+
+    def status(self, query: Any, answer: Any) -> int:
+        """Return the status of a success."""
+        name = self.call.name
+        if name in ("enqueue", "put"):
+            if query.wait is not None and answer.state not in _ENDED:
+                return 202
+            return 201 if answer.created else 200
+        if isinstance(answer, Health):
+            return 200 if answer.status == "ok" else 503
+        return self.call.statuses[0]

@@ -1,0 +1,124 @@
+"""`/metrics` in the text format of Prometheus."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from lineshaft.core.replies import QueueState, StatsReply
+from lineshaft.core.task import State
+
+_OPEN = (State.SCHEDULED, State.WAITING, State.QUEUED, State.CLAIMED, State.RUNNING)
+
+
+class RequestMetrics:
+    """Counts answers by status."""
+
+    def __init__(self) -> None:
+        self._by_status: Counter[int] = Counter()
+
+    def count(self, status: int) -> None:
+        """Count one answer."""
+        self._by_status[status] += 1
+
+    @property
+    def by_status(self) -> Mapping[int, int]:
+        """Return how many answers had each status."""
+        return self._by_status
+
+
+def render(
+    stats: StatsReply,
+    queues: Iterable[QueueState],
+    requests: Mapping[int, int],
+    *,
+    version: str,
+    store: str,
+    tier: str,
+    uptime: float,
+    pending_bytes: int,
+) -> str:
+    """Return the metrics of one tenant and of the process."""
+    page = _Page()
+    page.family(
+        "lineshaft_info",
+        "gauge",
+        "What runs here.",
+        [({"version": version, "store": store, "tier": tier}, 1)],
+    )
+    page.family("lineshaft_uptime_seconds", "gauge", "Since the process started.", [({}, round(uptime, 3))])
+    page.family(
+        "lineshaft_http_responses_total",
+        "counter",
+        "Answers by status.",
+        [({"status": str(status)}, count) for status, count in sorted(requests.items())],
+    )
+    page.family(
+        "lineshaft_events_total",
+        "counter",
+        "What happened to tasks since the process started.",
+        [({"event": name}, count) for name, count in sorted(stats.totals.items())],
+    )
+    for name, value, about in (
+        ("leases", stats.leases, "Live leases."),
+        ("workers", stats.workers, "Workers seen lately."),
+        ("waiting_claims", stats.waiting_claims, "Claims parked until a task comes."),
+        ("waiting_results", stats.waiting_results, "Requests that wait for a task to end."),
+        ("pending_bytes", pending_bytes, "Accepted and not yet durable."),
+        ("position", stats.position, "The last commit."),
+    ):
+        page.family(f"lineshaft_{name}", "gauge", about, [({}, value)])
+    _queues(page, list(queues))
+    return page.text()
+
+
+def _queues(page: _Page, queues: list[QueueState]) -> None:
+    page.family(
+        "lineshaft_tasks",
+        "gauge",
+        "Tasks by queue and state.",
+        [
+            ({"queue": queue.queue, "state": state.word}, queue.counts.get(state, 0))
+            for queue in queues
+            for state in State
+            if state in _OPEN or queue.counts.get(state, 0)
+        ],
+    )
+    page.family(
+        "lineshaft_queue_oldest_age_seconds",
+        "gauge",
+        "How long the first task that could run has waited.",
+        [({"queue": queue.queue}, queue.oldest_age / 1000) for queue in queues],
+    )
+    page.family(
+        "lineshaft_queue_paused",
+        "gauge",
+        "Whether no task may be claimed.",
+        [({"queue": queue.queue}, int(queue.paused)) for queue in queues],
+    )
+    page.family(
+        "lineshaft_queue_closed",
+        "gauge",
+        "Whether no task may be enqueued.",
+        [({"queue": queue.queue}, int(queue.closed)) for queue in queues],
+    )
+
+
+class _Page:
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def family(
+        self, name: str, kind: str, about: str, samples: Iterable[tuple[dict[str, str], float]]
+    ) -> None:
+        self._lines += [f"# HELP {name} {about}", f"# TYPE {name} {kind}"]
+        for labels, value in samples:
+            shown = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
+            self._lines.append(f"{name}{{{shown}}} {value!r}" if shown else f"{name} {value!r}")
+
+    def text(self) -> str:
+        return "\n".join(self._lines) + "\n"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

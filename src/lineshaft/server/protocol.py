@@ -1,0 +1,203 @@
+"""Uvicorn's HTTP protocol with what a coordinator that faces anybody needs besides.
+
+* A request that has not arrived whole in time is answered with 408, so that nobody holds
+  a connection by sending slowly.
+* A head that is too large (431) or malformed (400) is answered in JSON, as every error is.
+* The task that serves a request is cancelled when its client has gone, so that nothing waits for nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import httptools
+import msgspec
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from lineshaft.errors import LineshaftError, Malformed, RequestTimeout
+from lineshaft.server.settings import Limits
+from lineshaft.wire import ErrorBody, ErrorInfo
+
+if TYPE_CHECKING:
+    from uvicorn._types import ASGI3Application
+
+_encode = msgspec.json.Encoder().encode
+_LINGER = 1.0
+
+
+class HeadTooLarge(Malformed):
+    """The request line and headers are above the limit."""
+
+    type = "too_large"
+    status = 431
+
+
+class EdgeProtocol(HttpToolsProtocol):
+    """One connection. `limits` is set on a subclass, see `protocol_with`."""
+
+    limits = Limits()
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self._receiving = False
+        self._in_head = False
+        self._head_size = 0
+        self._deadline: asyncio.TimerHandle | None = None
+        self._refusal: LineshaftError | None = None
+        self._deaf = False
+        self._serving: asyncio.Task[None] | None = None
+
+    @property
+    def gone(self) -> bool:
+        """Whether nothing that is written now will reach the client."""
+        return bool(self.transport.is_closing())
+
+    # -- the connection --------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        # A client that connects and says nothing is treated like one that has nothing more to say.
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        serving, cycle = self._serving, self.cycle
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        for waiting, _ in self.pipeline:
+            waiting.disconnected = True
+        self.pipeline.clear()
+        if serving is not None and not serving.done() and cycle is not None and not cycle.response_complete:
+            serving.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            if self._should_upgrade():
+                self._disarm()
+                self.handle_websocket_upgrade()
+                return
+        except httptools.HttpParserError as error:
+            self._refuse(self._refusal or Malformed(f"not HTTP/1.1: {error}"))
+            return
+        if self._in_head:
+            self._head_size += len(data)
+            if self._head_size > self.limits.head:
+                self._refuse(self._head_too_large())
+                return
+        if self._receiving and self._deadline is None:
+            self._deadline = self.loop.call_later(self.limits.receive, self._too_slow)
+
+    # -- the parser's callbacks --------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._receiving = self._in_head = True
+        self._head_size = 0
+        super().on_message_begin()
+        self.scope["lineshaft.protocol"] = self  # type: ignore[typeddict-unknown-key]
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        if len(self.url) > self.limits.head:
+            self._raise(self._head_too_large())
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > self.limits.head:
+            self._raise(self._head_too_large())
+        if not self.url.startswith(b"/"):
+            self._raise(Malformed("the request target must be a path"))
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._receiving = False
+        self._disarm()
+        super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        task = self.loop.create_task(cycle.run_asgi(app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+        self._serving = task
+
+    # -- refusals ----------------------------------------------------------------------------------
+
+    def _head_too_large(self) -> HeadTooLarge:
+        return HeadTooLarge(f"the request line and headers are above {self.limits.head} bytes")
+
+    def _raise(self, refusal: LineshaftError) -> None:
+        """Leave a parser callback; `data_received` gets an `HttpParserError` for it."""
+        self._refusal = refusal
+        raise refusal
+
+    def _too_slow(self) -> None:
+        self._deadline = None
+        if self.pipeline or (self._in_head and self._busy):
+            # It is we who have not read on, being busy with the request before.
+            self._deadline = self.loop.call_later(self.limits.receive, self._too_slow)
+            return
+        if not self._in_head and not self._busy:
+            self.transport.close()  # answered long ago, and still the body comes
+            return
+        self._refuse(RequestTimeout(f"the request did not arrive whole within {self.limits.receive:g} s"))
+
+    @property
+    def _busy(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _refuse(self, refusal: LineshaftError) -> None:
+        """Answer an unreadable request, and read no more of this connection."""
+        self._deaf = True
+        self._disarm()
+        cycle = self.cycle
+        if self._busy and (not cycle.more_body or self.pipeline or self._in_head):
+            # A request before this one is still being served: its answer goes first, and is the last.
+            cycle.keep_alive = False
+            return
+        if self._busy:
+            answered = cycle.response_started
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if self._serving is not None:
+                self._serving.cancel()
+            if answered:
+                self.transport.close()
+                return
+        if not self.transport.is_closing():
+            self.transport.write(self._rendered(refusal))
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Close, but let what is still coming in be read: a reset would destroy the answer under way."""
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.loop.call_later(_LINGER, self.transport.close)
+        else:
+            self.transport.close()
+
+    def _rendered(self, refusal: LineshaftError) -> bytes:
+        body = _encode(
+            ErrorBody(error=ErrorInfo(type=refusal.type, reason=refusal.reason, field=refusal.field))
+        )
+        head = [STATUS_LINE[refusal.status]]
+        head += [name + b": " + value + b"\r\n" for name, value in self.server_state.default_headers]
+        head.append(b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body))
+        return b"".join([*head, b"connection: close\r\n\r\n", body])
+
+    def _disarm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+def protocol_with(limits: Limits) -> type[EdgeProtocol]:
+    """Return the protocol with these limits; uvicorn makes one instance for each connection."""
+    return type("LimitedEdgeProtocol", (EdgeProtocol,), {"limits": limits})

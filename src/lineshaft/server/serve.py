@@ -1,0 +1,202 @@
+"""Run a coordinator: the store opened, the engine running, uvicorn before it, until a signal says to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import uvicorn
+
+from lineshaft import __version__
+from lineshaft.engine.clock import Clock
+from lineshaft.engine.engine import Engine
+from lineshaft.errors import Invalid
+from lineshaft.server.app import Application
+from lineshaft.server.calls import Calls
+from lineshaft.server.hosts import AllowedHosts, is_loopback, split_address
+from lineshaft.server.identity import KeyRing
+from lineshaft.server.protocol import protocol_with
+from lineshaft.server.settings import ServerSettings
+from lineshaft.store.base import Store
+from lineshaft.store.urls import open_store
+
+_log = logging.getLogger("lineshaft.server")
+_BACKLOG = 2_048
+
+
+class InsecureListen(Invalid):
+    """The address can be reached from other machines and there is no API key: make one, or allow it."""
+
+
+class Coordinator:
+    """A coordinator that serves. `url` is where; `engine` and `calls` are for whoever shares the process."""
+
+    def __init__(self, url: str, engine: Engine, calls: Calls, server: _Server) -> None:
+        self.url = url
+        self.engine = engine
+        self.calls = calls
+        self._server = server
+
+    @property
+    def startup_line(self) -> str:
+        """Return the one line to print: address, store, what a 2xx survives."""
+        store = self.engine.store
+        return f"lineshaft {__version__} serves {self.url}, store {store.url}, durability: {store.tier}"
+
+    def stop(self) -> None:
+        """Begin to shut down: no new connections, waits are answered, requests under way are finished."""
+        self._server.should_exit = True
+
+
+async def serve(settings: ServerSettings, *, announce: Callable[[str], None] | None = None) -> None:
+    """Run a coordinator until SIGTERM or SIGINT; a second signal ends it at once.
+
+    `announce` gets the startup line (default: standard output). Raises `InsecureListen`, `StoreInUse` and what
+    else opening the store or the address raises.
+    """
+    async with running(settings) as coordinator:
+        with _signals(coordinator):
+            (announce or _announce)(coordinator.startup_line)
+            await coordinator._server.finished.wait()
+
+
+def _announce(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+@contextlib.asynccontextmanager
+async def running(
+    settings: ServerSettings, *, store: Store | None = None, clock: Clock | None = None
+) -> AsyncIterator[Coordinator]:
+    """Run a coordinator for the length of the block, in the running event loop.
+
+    `settings.listen` with port 0 takes a free one. `store` and `clock` replace what the settings name.
+    """
+    try:
+        host, _ = split_address(settings.listen)
+    except ValueError as error:
+        raise Invalid(str(error), field="listen") from None
+    with _bound(settings.listen) as listening:
+        url = _url(host, listening)
+        engine = Engine(store or open_store(settings.store), clock=clock, address=url, tune_gc=store is None)
+        async with engine:
+            keys = KeyRing(engine, engine.clock.now)
+            await keys.load()
+            if not is_loopback(host) and not keys.required and not settings.insecure:
+                raise InsecureListen(
+                    f"{settings.listen} can be reached from other machines, but there is no API key: make one "
+                    "(`lineshaft keys create`), listen on 127.0.0.1, or say --insecure",
+                    field="listen",
+                )
+            calls = Calls(engine, keys, max_payload=settings.limits.payload, address=url)
+            hosts = AllowedHosts(host, settings.allowed_hosts)
+            application = Application(calls, keys, hosts=hosts, limits=settings.limits)
+            server = _Server(_config(application, settings), application)
+            serving = asyncio.create_task(server.serve(sockets=[listening]))
+            try:
+                await server.ready(serving)
+                yield Coordinator(url, engine, calls, server)
+            finally:
+                server.should_exit = True
+                await serving
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn's server, which leaves signals to us and sends away whoever waits before it shuts down."""
+
+    def __init__(self, config: uvicorn.Config, application: Application) -> None:
+        super().__init__(config)
+        self._application = application
+        self.finished = asyncio.Event()
+
+    async def ready(self, serving: asyncio.Task[None]) -> None:
+        """Wait until connections are taken. Raises what kept it from that."""
+        while not self.started:
+            if serving.done():
+                serving.result()
+                raise RuntimeError("the server ended before it began")
+            await asyncio.sleep(0)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._application.close()
+        await super().shutdown(sockets)
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().serve(sockets)
+        finally:
+            self.finished.set()
+
+
+def _config(application: Application, settings: ServerSettings) -> uvicorn.Config:
+    limits = settings.limits
+    return uvicorn.Config(
+        application,  # type: ignore[arg-type]
+        http=protocol_with(limits),
+        ws="websockets-sansio",
+        ws_max_size=limits.batch,
+        ws_ping_interval=20.0,
+        ws_ping_timeout=20.0,
+        loop="asyncio",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=int(limits.keep_alive),
+        timeout_graceful_shutdown=max(1, round(settings.grace)),
+        backlog=_BACKLOG,
+    )
+
+
+@contextlib.contextmanager
+def _bound(listen: str) -> Iterator[socket.socket]:
+    """Bind before the store is opened: of two coordinators started alike, the second fails at once."""
+    host, port = split_address(listen)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, port))
+        except OSError as error:
+            raise Invalid(f"cannot listen on {listen}: {error.strerror or error}", field="listen") from None
+        listening.listen(_BACKLOG)
+        listening.setblocking(False)
+        yield listening
+    finally:
+        listening.close()
+
+
+def _url(host: str, listening: socket.socket) -> str:
+    port = listening.getsockname()[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextlib.contextmanager
+def _signals(coordinator: Coordinator) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        if coordinator._server.should_exit:
+            coordinator._server.force_exit = True
+        coordinator.stop()
+
+    caught = (signal.SIGTERM, signal.SIGINT)
+    for number in caught:
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        for number in caught:
+            loop.remove_signal_handler(number)

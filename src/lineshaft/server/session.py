@@ -1,0 +1,310 @@
+"""The push session: the protocol's messages over one WebSocket, tasks and directives pushed.
+
+One task reads and answers, one pushes: it claims as many tasks as the credit leaves room for, parked in the engine
+like any other claim. A live socket extends no lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import msgspec
+
+from lineshaft.core import commands
+from lineshaft.core.replies import Directive
+from lineshaft.errors import Invalid, LineshaftError, Malformed, Retryable
+from lineshaft.server.calls import Calls
+from lineshaft.server.endpoints import Endpoint
+from lineshaft.server.identity import Identity
+from lineshaft.server.reading import BodyReader
+from lineshaft.server.settings import Limits
+from lineshaft.server.views import error_info
+from lineshaft.wire import (
+    CALLS,
+    SUBPROTOCOL,
+    UNSET,
+    Claim,
+    Credit,
+    Credited,
+    Envelope,
+    ErrorBody,
+    Hello,
+    PushedDirective,
+    PushedTasks,
+    Raw,
+    Report,
+    Reported,
+    Welcome,
+    Worker,
+)
+from lineshaft.wire.session import MessageId
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_HELLO_WITHIN = 10.0
+_PARKED_FOR = 50_000
+_RECOUNT = 1.0
+"""Seconds after which a full worker's tasks are counted again: it may have reported them over HTTP."""
+_VERBS = ("start", "heartbeat", "complete", "fail", "release", "snooze", "cancel")
+_ENDING = frozenset({"complete", "fail", "release", "snooze", "cancel"})
+_MAX_BUSY = 256
+"""Messages being answered at once; beyond it no more are read."""
+
+_encode = msgspec.json.Encoder().encode
+_envelope = BodyReader(Envelope, levels=5)
+_hello = BodyReader(Hello)
+_credit = BodyReader(Credit)
+
+
+class _Closed(Exception):
+    """The other side has hung up."""
+
+
+class Session:
+    """One worker's line. `negotiate` before the handshake, then `run` until it ends."""
+
+    def __init__(
+        self, calls: Calls, identity: Identity, *, limits: Limits, receive: Receive, send: Send
+    ) -> None:
+        self._calls = calls
+        self._identity = identity
+        self._receive_event = receive
+        self._send_event = send
+        self._report = Endpoint(CALLS["report"], limits)
+        self._hello = Hello(worker=Worker(id=""))
+        self._in_flight: dict[str, str] = {}
+        """Task ids by lease token."""
+        self._credit = 0
+        self._changed = asyncio.Event()
+        self._busy: set[asyncio.Task[None]] = set()
+
+    def negotiate(self, scope: MutableMapping[str, Any]) -> None:
+        """Raise `Malformed` unless the client speaks our subprotocol."""
+        if SUBPROTOCOL not in scope.get("subprotocols", ()):
+            raise Malformed(f"the push session needs the subprotocol {SUBPROTOCOL}")
+
+    async def run(self) -> None:
+        """Serve the session until either side ends it."""
+        await self._receive_event()
+        await self._send_event({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
+        pusher: asyncio.Task[None] | None = None
+        try:
+            async with asyncio.timeout(_HELLO_WITHIN):
+                if not await self._welcome(await self._next()):
+                    return
+            with self._calls.engine.directives(self._is_for_us, self._push_directive):
+                pusher = asyncio.create_task(self._push())
+                while True:
+                    await self._handle(await self._next())
+        except TimeoutError:
+            await self.hang_up(1008)
+        except _Closed:
+            pass
+        finally:
+            for task in [*self._busy, *([pusher] if pusher is not None else [])]:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, Exception):
+                    await task
+
+    async def hang_up(self, code: int) -> None:
+        """Close from our side."""
+        with contextlib.suppress(Exception):
+            await self._send_event({"type": "websocket.close", "code": code})
+
+    # -- hello -------------------------------------------------------------------------------------
+
+    async def _welcome(self, envelope: Envelope | None) -> bool:
+        if envelope is None or envelope.type != "hello":
+            re = None if envelope is None else envelope.id
+            await self._refuse(re, Invalid("the first message is hello", field="type"))
+            await self.hang_up(1008)
+            return False
+        try:
+            self._hello = _hello.read(_body(envelope))
+            reply = await self._calls.engine.submit(self._claim(0, holding=self._hello.holding or []))
+        except LineshaftError as error:
+            await self._refuse(envelope.id, error)
+            await self.hang_up(1013 if isinstance(error, Retryable) else 1008)
+            return False
+        held = set(reply.held)
+        holding = self._hello.holding or []
+        self._in_flight = dict.fromkeys(held, "")
+        welcome = Welcome(
+            kept=[token for token in holding if token in held],
+            lost=[token for token in holding if token not in held],
+        )
+        await self._say("welcome", welcome, re=envelope.id)
+        return True
+
+    def _claim(self, most: int, *, holding: list[str] | None = None) -> commands.Claim:
+        hello = self._hello
+        claim = Claim(
+            worker=hello.worker,
+            queues=hello.queues,
+            names=hello.names,
+            lease=hello.lease,
+            start=hello.start,
+            holding=holding,
+        )
+        command = self._calls.claim_command(self._identity, claim)
+        until = None if holding is not None else self._calls.now() + _PARKED_FOR
+        return msgspec.structs.replace(command, max=most, wait_until=until)
+
+    # -- what comes in -----------------------------------------------------------------------------
+
+    async def _next(self) -> Envelope | None:
+        """Return the next message; None for one that cannot be read, which has been refused."""
+        event = await self._receive_event()
+        if event["type"] == "websocket.disconnect":
+            raise _Closed
+        text = event.get("text")
+        data: bytes = event.get("bytes") or b"" if text is None else text.encode("utf-8", "surrogatepass")
+        try:
+            envelope: Envelope = _envelope.read(data)
+        except LineshaftError as error:
+            await self._refuse(None, error)
+            return None
+        return envelope
+
+    async def _handle(self, envelope: Envelope | None) -> None:
+        if envelope is None:
+            return
+        if envelope.type == "credit":
+            await self._answered(envelope, self._take_credit)
+            return
+        while len(self._busy) >= _MAX_BUSY:
+            await asyncio.wait(self._busy, return_when=asyncio.FIRST_COMPLETED)
+        # Each is submitted at the first step of its task, so they are applied in the order in which they came.
+        task = asyncio.create_task(self._answered(envelope, self._take_report))
+        self._busy.add(task)
+        task.add_done_callback(self._busy.discard)
+
+    async def _answered(
+        self, envelope: Envelope, take: Callable[[Envelope], Awaitable[tuple[str, msgspec.Struct]]]
+    ) -> None:
+        try:
+            type, body = await take(envelope)
+        except LineshaftError as error:
+            await self._refuse(envelope.id, error)
+        else:
+            await self._say(type, body, re=envelope.id)
+
+    async def _take_credit(self, envelope: Envelope) -> tuple[str, msgspec.Struct]:
+        credit: Credit = _credit.read(_body(envelope))
+        self._credit = credit.max
+        self._changed.set()
+        return "credited", Credited(max=credit.max)
+
+    async def _take_report(self, envelope: Envelope) -> tuple[str, msgspec.Struct]:
+        if envelope.type == "report":
+            report: Report = self._report.read_body(_body(envelope), "application/json")
+            reported = await self._calls.report(self._identity, report)
+            self._settle(report, reported)
+            return "reported", reported
+        if envelope.type in _VERBS:
+            report = self._report.read_body(_as_report(envelope), "application/json")
+            reported = await self._calls.report(self._identity, report)
+            self._settle(report, reported)
+            return envelope.type, reported.items[0]
+        raise Invalid("expected hello, credit, report or what a report's item may be", field="type")
+
+    def _settle(self, report: Report, reported: Reported) -> None:
+        for item, answer in zip(report.items, reported.items, strict=True):
+            ended = answer.status == 200 and getattr(item, "__struct_config__", None) is not None
+            if ended and item.__struct_config__.tag in _ENDING:
+                self._in_flight.pop(item.lease_token, None)
+        for task in reported.tasks:
+            self._in_flight[task.lease_token] = task.task_id
+        self._changed.set()
+
+    # -- what goes out -----------------------------------------------------------------------------
+
+    async def _push(self) -> None:
+        """Hand out tasks for as long as the session lasts."""
+        while True:
+            self._changed.clear()
+            room = self._credit - len(self._in_flight)
+            if room <= 0:
+                await self._room()
+                continue
+            try:
+                drained = await self._push_some(min(room, 1_000))
+            except Retryable as error:
+                await asyncio.sleep(error.retry_after or 1.0)
+            else:
+                if drained:
+                    await self._say("directive", PushedDirective(directive="drain"))
+                    return
+
+    async def _room(self) -> None:
+        """Wait until the worker may have room again."""
+        try:
+            async with asyncio.timeout(_RECOUNT if self._credit else None):
+                await self._changed.wait()
+        except TimeoutError:
+            reply = await self._calls.engine.submit(self._claim(0, holding=list(self._in_flight)))
+            held = set(reply.held)
+            self._in_flight = {token: id for token, id in self._in_flight.items() if token in held}
+
+    async def _push_some(self, room: int) -> bool:
+        """Claim and push; returns whether the worker is to go. Given up when the credit changes."""
+        claim = asyncio.ensure_future(self._calls.lease(self._identity, self._claim(room)))
+        changed = asyncio.ensure_future(self._changed.wait())
+        try:
+            await asyncio.wait((claim, changed), return_when=asyncio.FIRST_COMPLETED)
+            if not claim.done():
+                claim.cancel()
+                return False
+            answer = claim.result()
+        finally:
+            changed.cancel()
+            claim.cancel()
+        if answer.tasks:
+            self._in_flight |= {task.lease_token: task.task_id for task in answer.tasks}
+            await self._say("tasks", PushedTasks(tasks=answer.tasks, position=answer.position))
+        return answer.directive == "drain"
+
+    def _is_for_us(self, directive: Directive) -> bool:
+        worker = self._hello.worker
+        return (directive.tenant, directive.worker_id, directive.incarnation) == (
+            self._identity.tenant,
+            worker.id,
+            worker.incarnation,
+        )
+
+    def _push_directive(self, directive: Directive) -> None:
+        pushed = PushedDirective(
+            directive=directive.directive,  # type: ignore[arg-type]
+            task_id=directive.task_id,
+            lease_token=directive.token,
+            reason=directive.reason,
+        )
+        task = asyncio.create_task(self._say("directive", pushed))
+        self._busy.add(task)
+        task.add_done_callback(self._busy.discard)
+
+    async def _refuse(self, re: MessageId | None, error: LineshaftError) -> None:
+        retry_after = (error.retry_after or 1.0) if isinstance(error, Retryable) else None
+        await self._say("error", ErrorBody(error=error_info(error), retry_after=retry_after), re=re)
+
+    async def _say(self, type: str, body: msgspec.Struct, *, re: MessageId | None = None) -> None:
+        envelope = Envelope(type=type, re=re, body=Raw(_encode(body)))
+        await self._send_event({"type": "websocket.send", "text": _encode(envelope).decode()})
+
+
+def _body(envelope: Envelope) -> bytes:
+    return b"{}" if envelope.body is UNSET else bytes(envelope.body)  # type: ignore[arg-type]
+
+
+def _as_report(envelope: Envelope) -> bytes:
+    """Return the report whose one item the message is."""
+    body = _body(envelope).strip()
+    if not body.startswith(b"{"):
+        raise Invalid("expected an object", field="body")
+    inner = body[1:].lstrip()
+    comma = b"" if inner.startswith(b"}") else b","
+    return b'{"items":[{"op":"%s"%s%s]}' % (envelope.type.encode(), comma, inner)

@@ -1,0 +1,286 @@
+"""The calls of workers: claim, report, and what a lease's holder says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from lineshaft.core import commands, replies
+from lineshaft.core.batch import Blob
+from lineshaft.core.task import Progress as CoreProgress
+from lineshaft.core.task import Task as Row
+from lineshaft.errors import Invalid, LineshaftError
+from lineshaft.server import intake, views
+from lineshaft.server.calling import Calling
+from lineshaft.server.identity import Identity
+from lineshaft.values.durations import parse_duration
+from lineshaft.values.ids import check_task_id
+from lineshaft.wire import (
+    CancelItem,
+    Claim,
+    ClaimedTask,
+    ClaimedTasks,
+    ClaimQuery,
+    Complete,
+    CompleteItem,
+    Fail,
+    FailItem,
+    Heartbeat,
+    HeartbeatItem,
+    Item,
+    LeaseAnswer,
+    OutcomeAnswer,
+    Progress,
+    Release,
+    ReleaseItem,
+    Report,
+    Reported,
+    Snooze,
+    SnoozeItem,
+    Start,
+    StartItem,
+)
+
+MAX_HOLDING = 10_000
+_MAX_TOKEN = 64
+_encode = msgspec.json.Encoder().encode
+
+
+class WorkerCalls(Calling):
+    """Wire structs in, wire structs out; errors are `LineshaftError`s that name the field."""
+
+    # -- claim -------------------------------------------------------------------------------------
+
+    async def claim(
+        self, identity: Identity, query: ClaimQuery | None = None, body: Claim | None = None
+    ) -> ClaimedTasks | ClaimedTask | None:
+        """Lease tasks: a list where `max` was said, else one task or None."""
+        claim = _merged(query or ClaimQuery(), body or Claim())
+        answer = await self.lease(identity, self.claim_command(identity, claim))
+        if claim.max is not None:
+            return answer
+        if not answer.tasks:
+            return None
+        [task] = answer.tasks
+        task.position = answer.position
+        return task
+
+    async def lease(self, identity: Identity, command: commands.Claim) -> ClaimedTasks:
+        """Submit a claim; cancelled, it leaves nothing leased to a requester who has gone."""
+        handle = self.engine.submit(command)
+        try:
+            reply = await handle
+            tasks = await self.claimed_tasks(identity, reply.tasks)
+        except BaseException:
+            handle.abandon()
+            raise
+        return ClaimedTasks(tasks=tasks, position=reply.position, directive=views.directive(reply.directive))
+
+    def claim_command(self, identity: Identity, claim: Claim, *, park: bool = True) -> commands.Claim:
+        """Return the command for a claim, checked; one inside a report never parks."""
+        wait = intake.wait(claim.wait)
+        if claim.holding is not None and len(claim.holding) > MAX_HOLDING:
+            raise Invalid(f"at most {MAX_HOLDING} lease tokens", field="holding")
+        return commands.Claim(
+            tenant=identity.tenant,
+            max=1 if claim.max is None else claim.max,
+            claim_id=intake.claim_id(claim.claim_id),
+            worker=intake.worker_info(claim.worker),
+            queues=_some_names(claim.queues, "queues"),
+            names=_some_names(claim.names, "names"),
+            wait_until=self.until(identity, wait) if park else None,
+            lease=None if claim.lease is None else intake.lease(claim.lease),
+            start=claim.start is not False,
+            holding=None if claim.holding is None else tuple(claim.holding),
+        )
+
+    async def claimed_tasks(self, identity: Identity, rows: Sequence[Row]) -> list[ClaimedTask]:
+        """Return leased tasks as workers see them, with payloads and checkpoints read in one go."""
+        if not rows:
+            return []
+        keys = [(Blob.PAYLOAD, row.seq) for row in rows]
+        keys += [(Blob.CHECKPOINT, row.seq) for row in rows if row.run is not None and row.run.has_checkpoint]
+        values = dict(zip(keys, await self.engine.read(identity.tenant, keys), strict=True))
+        return [
+            views.claimed(
+                row, payload=values[Blob.PAYLOAD, row.seq], checkpoint=values.get((Blob.CHECKPOINT, row.seq)), carry=None
+            )
+            for row in rows
+        ]
+
+    async def give_back(self, identity: Identity, answer: Any) -> None:
+        """Release what an answer leases, unburned: its requester has gone and will never see it."""
+        tasks = answer.tasks if isinstance(answer, ClaimedTasks | Reported) else [answer]
+        ops = tuple(
+            commands.Release(task_id=task.task_id, token=task.lease_token)
+            for task in tasks
+            if isinstance(task, ClaimedTask)
+        )
+        if ops:
+            await self.engine.submit(commands.Report(tenant=identity.tenant, items=ops))
+
+    # -- one lease ---------------------------------------------------------------------------------
+
+    async def start(self, identity: Identity, id: str, body: Start) -> LeaseAnswer:
+        """Begin to execute a prefetched task."""
+        return views.lease_answer(await self._operate(identity, id, body, StartItem))
+
+    async def heartbeat(self, identity: Identity, id: str, body: Heartbeat) -> LeaseAnswer:
+        """Extend a lease; the answer says whether to go on."""
+        return views.lease_answer(await self._operate(identity, id, body, HeartbeatItem))
+
+    async def complete(self, identity: Identity, id: str, body: Complete) -> OutcomeAnswer:
+        """End a task with its result."""
+        return views.outcome_answer(await self._operate(identity, id, body, CompleteItem))
+
+    async def fail(self, identity: Identity, id: str, body: Fail) -> OutcomeAnswer:
+        """End an attempt with an error."""
+        return views.outcome_answer(await self._operate(identity, id, body, FailItem))
+
+    async def release(self, identity: Identity, id: str, body: Release) -> OutcomeAnswer:
+        """Give a task back; no attempt is burned."""
+        return views.outcome_answer(await self._operate(identity, id, body, ReleaseItem))
+
+    async def snooze(self, identity: Identity, id: str, body: Snooze) -> OutcomeAnswer:
+        """Run a task later; no attempt is burned."""
+        return views.outcome_answer(await self._operate(identity, id, body, SnoozeItem))
+
+    async def _operate(self, identity: Identity, id: str, body: Any, kind: type[Any]) -> replies.OpReply:
+        return await self.operate(identity, _OPS[kind](self, check_task_id(id, field="task_id"), body))
+
+    # -- report ------------------------------------------------------------------------------------
+
+    async def report(self, identity: Identity, body: Report) -> Reported:
+        """Apply items in order, each for itself, then the claim; an error in `items` is that item's answer."""
+        claim = None if body.claim is None else self.claim_command(identity, body.claim, park=False)
+        ops = [self._op_or_error(item) for item in body.items]
+        good = tuple(op for op in ops if not isinstance(op, LineshaftError))
+        handle = self.engine.submit(commands.Report(tenant=identity.tenant, items=good, claim=claim))
+        try:
+            reply = await handle
+            tasks = await self.claimed_tasks(identity, reply.tasks)
+        except BaseException:
+            handle.abandon()
+            raise
+        answered = iter(reply.items)
+        return Reported(
+            items=[views.item_answer(op if isinstance(op, LineshaftError) else next(answered)) for op in ops],
+            tasks=tasks,
+            position=reply.position,
+            directive=views.directive(reply.directive),
+        )
+
+    def _op_or_error(self, item: Item | LineshaftError) -> commands.Op | LineshaftError:
+        if isinstance(item, LineshaftError):
+            return item
+        try:
+            return _OPS[type(item)](self, check_task_id(item.task_id, field="task_id"), item)
+        except LineshaftError as error:
+            error.task_id = item.task_id
+            return error
+
+
+def _merged(query: ClaimQuery, body: Claim) -> Claim:
+    merged = Claim(worker=body.worker, holding=body.holding)
+    for field in ("claim_id", "max", "wait", "lease", "start"):
+        setattr(merged, field, intake.once(field, getattr(query, field), getattr(body, field)))
+    for field in ("queues", "names"):
+        listed = intake.words(getattr(query, field), field)
+        in_query = None if listed is None else list(listed)
+        setattr(merged, field, intake.once(field, in_query, getattr(body, field)))
+    return merged
+
+
+def _some_names(given: list[str] | None, field: str) -> tuple[str, ...] | None:
+    if given is None:
+        return None
+    if not given:
+        raise Invalid("expected at least one, or the field left out for any", field=field)
+    return intake.names(given, field)
+
+
+# -- from a message to the operation on its lease -----------------------------------------------------
+
+
+def _start(calls: WorkerCalls, task_id: str, item: Any) -> commands.Op:
+    return commands.Start(task_id=task_id, token=_token(item))
+
+
+def _heartbeat(calls: WorkerCalls, task_id: str, item: Any) -> commands.Op:
+    return commands.Heartbeat(
+        task_id=task_id,
+        token=_token(item),
+        progress=_progress(item.progress),
+        checkpoint=intake.optional_json(item.checkpoint, "checkpoint", calls.max_payload),
+        usage=intake.optional_json(item.usage, "usage", calls.max_payload),
+    )
+
+
+def _complete(calls: WorkerCalls, task_id: str, item: Any) -> commands.Op:
+    return commands.Complete(
+        task_id=task_id,
+        token=_token(item),
+        result=intake.optional_json(item.result, "result", calls.max_payload) or b"null",
+        carry=intake.optional_json(item.carry, "carry", calls.max_payload),
+        result_ttl=intake.optional_duration(item.result_ttl, "result_ttl"),
+    )
+
+
+def _fail(calls: WorkerCalls, task_id: str, item: Any) -> commands.Op:
+    error = b"{}" if item.error is None else _encode(item.error)
+    return commands.Fail(
+        task_id=task_id,
+        token=_token(item),
+        error=intake.limited(error, "error", calls.max_payload),
+        retry=item.retry is not False,
+        retry_after=intake.optional_duration(item.retry_after, "retry_after"),
+    )
+
+
+def _release(calls: WorkerCalls, task_id: str, item: Any) -> commands.Op:
+    return commands.Release(task_id=task_id, token=_token(item))
+
+
+def _snooze(calls: WorkerCalls, task_id: str, item: Any) -> commands.Op:
+    return commands.Snooze(task_id=task_id, token=_token(item), delay=parse_duration(item.for_, field="for"))
+
+
+def _cancel(calls: WorkerCalls, task_id: str, item: Any) -> commands.Op:
+    return commands.CancelHeld(task_id=task_id, token=_token(item), reason=intake.text(item.reason, "reason"))
+
+
+_OPS: dict[type[Any], Callable[[WorkerCalls, str, Any], commands.Op]] = {
+    StartItem: _start,
+    HeartbeatItem: _heartbeat,
+    CompleteItem: _complete,
+    FailItem: _fail,
+    ReleaseItem: _release,
+    SnoozeItem: _snooze,
+    CancelItem: _cancel,
+}
+
+
+def _token(item: Any) -> str:
+    # What is no token is like one that is not current: `lease_lost`, not 422.
+    token: str = item.lease_token
+    return token[:_MAX_TOKEN]
+
+
+def _progress(given: Progress | None) -> CoreProgress | None:
+    if given is None:
+        return None
+    return CoreProgress(
+        done=_amount(given.done, "progress.done") or 0.0,
+        total=_amount(given.total, "progress.total"),
+        message=intake.text(given.message, "progress.message"),
+    )
+
+
+def _amount(number: int | float | None, field: str) -> float | None:
+    if number is None:
+        return None
+    if not abs(number) <= 1e18:
+        raise Invalid("expected a number up to 1e18", field=field)
+    return float(number)
