@@ -150,7 +150,7 @@ async def test_snooze_and_cancel_are_outcomes() -> None:
         cancelled = await own.enqueue(polite, "cancel")
         snoozed = await own.enqueue(polite, "snooze")
         await test.run_until_idle()
-        with pytest.raises(TaskCancelled, match="obsolete"):
+        with pytest.raises(TaskCancelled):
             await cancelled.result()
         assert (await test.assert_state(snoozed, "scheduled")).attempt == 0
 
@@ -183,8 +183,8 @@ async def test_what_was_enqueued_can_be_asserted() -> None:
         with pytest.raises(AssertionError) as caught:
             test.assert_enqueued(charge, order=4)
         assert str(caught.value) == (
-            "no charge(order=4) was enqueued; there were: charge(order=3), resize(path='a'), resize(path='b'), "
-            "elsewhere([1, 2])"
+            "no charge(order=4) was enqueued; there were: charge(order=3), resize(path='a'), "
+            "resize(path='b'), elsewhere([1, 2])"
         )
         with pytest.raises(AssertionError, match=r"charge\(order=3\) was enqueued"):
             test.assert_not_enqueued(charge, order=3)

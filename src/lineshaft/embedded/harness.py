@@ -270,7 +270,12 @@ class _TestTransport(InProcessTransport):
             for one in body if isinstance(body, list) else [body]:
                 self._harness._record(one)
         if waits and answer.state not in ("completed", "failed", "cancelled"):
-            return await self._wait(answer.task_id)
+            ended = await self._wait(answer.task_id)
+            if isinstance(answer, wire.Enqueued):
+                return msgspec.structs.replace(
+                    answer, state=ended.state, result=ended.result, error=ended.error
+                )
+            return ended
         return answer
 
     async def _wait(self, task_id: str) -> wire.Task:

@@ -305,11 +305,9 @@ def _length(raw: object) -> int:
 
 
 def _error(item: wire.BulkItem) -> LineshaftError:
-    info = item.error
-    if isinstance(info, msgspec.Raw):
-        info = msgspec.json.decode(info, type=ErrorInfo)
-    if info is None:
+    if item.error is None:
         return LineshaftError(f"refused with status {item.status}", task_id=item.task_id)
+    info = msgspec.json.decode(msgspec.json.encode(item.error), type=ErrorInfo)
     kind = BY_TYPE.get(info.type, Conflict if item.status == 409 else LineshaftError)
     return kind(info.reason, field=info.field, task_id=info.task_id)
 

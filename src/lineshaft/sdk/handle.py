@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
-from lineshaft.errors import Retryable
+from lineshaft.errors import LineshaftError, Retryable
 from lineshaft.sdk import encoding
 from lineshaft.sdk.backoff import Backoff
 from lineshaft.sdk.failures import ResultTimeout, TaskCancelled, TaskFailed
@@ -69,6 +69,9 @@ class Handle(Generic[R]):
                         f"task {self.task_id} cannot be read: {error.reason}", task_id=self.task_id
                     ) from error
                 await asyncio.sleep(pause)
+        if self._seen.state == "cancelled":
+            reason = await self._why_cancelled()
+            raise TaskCancelled(f"task {self.task_id} was cancelled{reason}", task_id=self.task_id)
         return self._outcome(self._seen)
 
     async def info(self) -> wire.Task:
@@ -110,13 +113,18 @@ class Handle(Generic[R]):
         self._seen = None
         return answer
 
+    async def _why_cancelled(self) -> str:
+        try:
+            history: wire.History = await self._client.call(CALLS["history"], id=self.task_id)
+        except LineshaftError:
+            return ""
+        reasons = [event.reason for event in history.events if event.event == "cancel_requested"]
+        return f": {reasons[-1]}" if reasons and reasons[-1] else ""
+
     def _outcome(self, seen: Seen) -> R:
         if seen.state == "completed":
             return self._decode(b"null" if isinstance(seen.result, msgspec.UnsetType) else bytes(seen.result))
         error = msgspec.json.decode(seen.error, type=_Error) if seen.error is not None else _Error()
-        if seen.state == "cancelled":
-            reason = f": {error.message}" if error.message else ""
-            raise TaskCancelled(f"task {self.task_id} was cancelled{reason}", task_id=self.task_id)
         raise TaskFailed(
             f"task {self.task_id} failed with {error.type}: {error.message}",
             task_id=self.task_id,

@@ -14,6 +14,7 @@ import os
 import secrets
 import signal
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -67,6 +68,7 @@ class Worker:
             for queues, concurrency in self.settings.pools
         ]
         self._connection: Connection | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._draining = asyncio.Event()
         self._hurry = asyncio.Event()
 
@@ -77,7 +79,7 @@ class Worker:
         """
         self._connection = Connection(self.client.open_transport())
         self.heart.start()
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         if signals:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._signalled, number)
@@ -98,16 +100,31 @@ class Worker:
                 task.result()
 
     def drain(self, reason: str = "drain was called") -> None:
-        """Claim no more, finish what is at work (up to the grace), then end `run`."""
+        """Claim no more, finish what is at work (up to the grace), then end `run`. May be called in any
+        thread.
+        """
+        self._in_loop(lambda: self._drain(reason))
+
+    def stop_now(self) -> None:
+        """End without waiting for what is at work: it is interrupted and given back. In any thread."""
+        self._in_loop(self._stop_now)
+
+    def _in_loop(self, do: Callable[[], None]) -> None:
+        loop = self._loop
+        if loop is None or loop is asyncio._get_running_loop():
+            do()
+        else:
+            loop.call_soon_threadsafe(do)
+
+    def _drain(self, reason: str) -> None:
         if not self._draining.is_set():
             _logger.info("worker %s stops claiming: %s", self.identity.id, reason)
             self._draining.set()
             for pool in self.pools:
                 pool.stop_claiming()
 
-    def stop_now(self) -> None:
-        """End without waiting for what is at work: it is interrupted and given back."""
-        self.drain("it shall stop at once")
+    def _stop_now(self) -> None:
+        self._drain("it shall stop at once")
         self._hurry.set()
 
     def identity_for(self, queues: list[str] | None) -> Identity:

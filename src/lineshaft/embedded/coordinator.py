@@ -1,0 +1,71 @@
+"""A coordinator inside a process: store, engine and calls, without HTTP but by the same rules.
+
+What is sent is encoded and read again by the very readers of the HTTP edge, so what is refused there
+(nesting, sizes, ranges) is refused here, and nothing that the caller changes later can reach the shard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+import msgspec
+
+from lineshaft.engine.clock import Clock
+from lineshaft.engine.engine import Engine
+from lineshaft.errors import TooLarge
+from lineshaft.server.calls import Calls
+from lineshaft.server.endpoints import Endpoint
+from lineshaft.server.identity import Identity, KeyRing
+from lineshaft.server.settings import Limits
+from lineshaft.store.urls import open_store
+from lineshaft.wire import CALLS, Call
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Coordinator:
+    """Serves the calls of the protocol in the event loop that opened it, as the default tenant."""
+
+    def __init__(self, engine: Engine, calls: Calls, keys: KeyRing) -> None:
+        self.engine = engine
+        self.calls = calls
+        self.keys = keys
+        self.loop = asyncio.get_running_loop()
+        self._identity = Identity()
+        self._endpoints = {name: Endpoint(call, Limits()) for name, call in CALLS.items()}
+
+    @classmethod
+    async def open(cls, url: str, *, clock: Clock | None = None) -> Coordinator:
+        """Open the store at `url` and take it over. Raises StoreInUse, SchemaTooNew, StoreCorrupt,
+        StoreUnusable.
+        """
+        engine = Engine(open_store(url), clock=clock, address=f"an App inside {sys.argv[0] or 'python'}")
+        await engine.__aenter__()
+        try:
+            keys = KeyRing(engine, engine.clock.now)
+            await keys.load()
+        except BaseException:
+            await engine.close()
+            raise
+        return cls(engine, Calls(engine, keys), keys)
+
+    async def call(
+        self, call: Call, *, id: str | None, query: msgspec.Struct | None, body: Any, traceparent: str | None
+    ) -> Any:
+        """Make a call and return its answer struct. Raises LineshaftError."""
+        read = None if body is None else self._read(call, _encode(body))
+        return await self.calls.call(
+            call, self._identity, id=id, query=query, body=read, traceparent=traceparent
+        )
+
+    async def close(self) -> None:
+        """Answer whoever waits, store what is acknowledged, close the store; idempotent."""
+        await self.engine.close()
+
+    def _read(self, call: Call, body: bytes) -> Any:
+        endpoint = self._endpoints[call.name]
+        if len(body) > endpoint.limit:
+            raise TooLarge(f"a body of {len(body)} bytes is above the limit of {endpoint.limit}")
+        return endpoint.read_body(body, "application/json")
