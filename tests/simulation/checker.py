@@ -78,6 +78,8 @@ class Checker:
         self.position = 0
         self.now = 0
         self.epoch = 0
+        self.last_epoch = 0
+        """Of the last commit."""
         self.shown = 0
         """The highest position that anybody was shown."""
         self.resources: dict[str, dict[str, float]] = {}
@@ -115,6 +117,12 @@ class Checker:
         self._check(ownership.epoch > self.epoch, f"epoch {ownership.epoch} after {self.epoch}")
         self.epoch = max(self.epoch, ownership.epoch)
 
+    def fenced(self, ownership: Ownership, batch: Batch, why: str) -> None:
+        """A commit was refused: its owner must have lost the shard, or it came very late."""
+        late = batch.position < self.position
+        usurped = ownership.epoch < self.epoch or self.last_epoch != ownership.epoch
+        self._check(late or usurped, f"[20] the owner was fenced at {batch.position}: {why}")
+
     def pruning(self, before: int) -> None:
         """The store is asked to forget what ended long ago."""
         self.pruned_before = max(self.pruned_before, before)
@@ -126,6 +134,7 @@ class Checker:
             batch.position == self.position + 1, f"[16] position {batch.position} after {self.position}"
         )
         self._check(batch.counters.now >= self.now, "the shard's time ran backwards")
+        self.last_epoch = ownership.epoch
         self.position, self.now = batch.position, batch.counters.now
         for change in batch.changes:
             self._moved(batch.position, change)

@@ -8,7 +8,8 @@ who takes the shard over; batches refused for what is in them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import contextvars
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from random import Random
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ import msgspec
 
 from lineshaft.core.batch import Batch, Blob, Census, Snapshot
 from lineshaft.core.task import Task
-from lineshaft.errors import LineshaftError, Unavailable
+from lineshaft.errors import Fenced, LineshaftError, Unavailable
 from lineshaft.store.base import Log, Ownership, Page, Query, Rejected
 from lineshaft.store.memory import MemoryStore
 from tests.simulation.checker import Checker
@@ -38,7 +39,11 @@ class Disk:
     async def apply(self, ownership: Ownership, batch: Batch) -> None:
         """Commit at the truth; judge what was committed."""
         self._same_batch_again(ownership, batch)
-        await self.store.commit(ownership, batch)
+        try:
+            await self.store.commit(ownership, batch)
+        except Fenced as fence:
+            self.checker.fenced(ownership, batch, str(fence))
+            raise
         if batch.position == self.position + 1:
             self.position = batch.position
             self.checker.committed(ownership, batch)
@@ -115,7 +120,8 @@ class Link:
         if what == "stall":
             await self._sleep(self._random.uniform(0.5, 20))
         if what == "fence":
-            await self.disk.store.acquire(ownership.shard, b"a stranger")
+            stranger = await self.disk.store.acquire(ownership.shard, b"a stranger")
+            self.disk.checker.acquired(stranger)
         if what == "late":
             self._later(self._apply(ownership, batch, delay=self._random.uniform(0, 5)))
             await self._sleep(self._random.uniform(0, 2))
@@ -134,14 +140,15 @@ class Link:
             raise Rejected("a value that the store cannot hold")
         await self.disk.apply(ownership, batch)
 
-    def _later(self, apply: Awaitable[None]) -> None:
+    def _later(self, apply: Coroutine[Any, Any, None]) -> None:
         async def quietly() -> None:
             try:
                 await apply
             except LineshaftError as error:
                 self._note(f"late commit: {error}")
 
-        task = asyncio.get_running_loop().create_task(quietly())
+        # In a context of its own, for it outlives the coordinator that has sent it.
+        task = asyncio.get_running_loop().create_task(quietly(), context=contextvars.Context())
         self._late.add(task)
         task.add_done_callback(self._late.discard)
 

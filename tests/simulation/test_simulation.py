@@ -1,4 +1,4 @@
-"""Every seed is one run of the whole coordinator under faults; and the simulator itself must be trustworthy."""
+"""Every seed is one run of the whole coordinator under faults; and the simulator itself can be trusted."""
 
 from __future__ import annotations
 
