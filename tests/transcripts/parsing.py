@@ -77,10 +77,10 @@ def parse(path: Path) -> list[Step]:
 def _beginning(number: int, text: str) -> Step | None:
     mark, _, rest = text.partition(" ")
     if mark == ">":
-        method, path = rest.split()
+        method, path = rest.split(" ", 1)
         return Send(number, method, path)
     if mark == "&":
-        name, method, path = rest.split()
+        name, method, path = rest.split(" ", 2)
         return Send(number, method, path, background=name)
     if mark == "<":
         return Expect(number, int(rest))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -40,6 +41,7 @@ class Replay:
         self._variables = {"run": "t" + secrets.token_hex(4)}
         self._background: dict[str, tuple[threading.Thread, list[Any]]] = {}
         self._sockets: dict[str, ClientConnection] = {}
+        self._exits = contextlib.ExitStack()
         self._unexpected: dict[str, list[Any]] = {}
         self._sent: Send | None = None
 
@@ -54,8 +56,7 @@ class Replay:
                 except (OSError, http.client.HTTPException) as error:
                     raise Mismatch(f"{path.name}:{step.line}: {type(error).__name__}: {error}") from error
         finally:
-            for socket in self._sockets.values():
-                socket.close()
+            self._exits.close()
 
     def _take(self, step: Step) -> None:
         if isinstance(step, Socket):
@@ -98,10 +99,10 @@ class Replay:
         connection = http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT)
         try:
             body = self._body(send)
-            connection.putrequest(
-                send.method, substitute(send.path, self._variables), skip_accept_encoding=True
-            )
-            for name, value in self._headers(send, body):
+            path, headers = substitute(send.path, self._variables), self._headers(send, body)
+            says_host = any(name.lower() == "host" for name, _ in headers)
+            connection.putrequest(send.method, path, skip_host=says_host, skip_accept_encoding=True)
+            for name, value in headers:
                 connection.putheader(name, value)
             connection.endheaders(body)
             if arrived is not None:
@@ -169,12 +170,13 @@ class Replay:
         argument = substitute(step.argument, self._variables)
         if step.verb == "open":
             headers = {"Authorization": f"ApiKey {self._api_key}"} if self._api_key else {}
-            self._sockets[step.name] = connect(
+            connection = connect(
                 f"ws://{self._host}:{self._port}{argument}",
                 subprotocols=["lineshaft.v1"],  # type: ignore[list-item]
                 additional_headers=headers,
                 proxy=None,
             )
+            self._sockets[step.name] = self._exits.enter_context(connection)
             self._unexpected[step.name] = []
         elif step.verb == "send":
             self._sockets[step.name].send(argument)

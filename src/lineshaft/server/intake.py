@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
+from typing import Any
 
 import msgspec
 
@@ -48,9 +49,7 @@ def new_task(
     body: Enqueue, *, task_id: str, given: bool, max_payload: int, traceparent: str | None
 ) -> NewTask:
     """Return the task to enqueue; `given` where the client chose the id. Raises `Invalid`, `TooLarge`."""
-    for reserved in _RESERVED:
-        if getattr(body, reserved) is not None:
-            raise NotSupported(f"{reserved!r} is not supported yet", field=reserved)
+    refuse_reserved(body, _RESERVED)
     if body.run_at is not None and body.delay is not None:
         raise Invalid("say run_at or delay, not both", field="delay")
     task = NewTask(
@@ -66,6 +65,14 @@ def new_task(
         given=given,
     )
     return msgspec.structs.replace(task, fingerprint=_fingerprint(task)) if given else task
+
+
+def refuse_reserved(body: Any, fields: Iterable[str]) -> None:
+    """Raise `NotSupported` where a field is given that is part of the protocol but not of this version."""
+    for field in fields:
+        given = getattr(body, field)
+        if given is not None and bytes(given) != b"null":
+            raise NotSupported(f"{field!r} is not supported yet", field=field)
 
 
 def _spec(body: Enqueue) -> Spec:

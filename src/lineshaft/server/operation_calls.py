@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from lineshaft import __version__
 from lineshaft.core import commands, replies
-from lineshaft.errors import Forbidden, NotSupported
-from lineshaft.server import metrics, openapi, views
+from lineshaft.errors import Forbidden
+from lineshaft.server import intake, metrics, openapi, views
 from lineshaft.server.calling import Calling
 from lineshaft.server.identity import DEFAULT_TENANT, Identity
 from lineshaft.values.durations import seconds
@@ -67,9 +67,7 @@ class OperationCalls(Calling):
 
     async def put_queue(self, identity: Identity, id: str, body: PutQueue) -> Queue:
         """Make or change a queue."""
-        for reserved in ("limits", "weight"):
-            if getattr(body, reserved) is not None:
-                raise NotSupported(f"{reserved!r} is not supported yet", field=reserved)
+        intake.refuse_reserved(body, ("limits", "weight"))
         return await self._set_queue(identity, id, paused=body.paused, closed=body.closed)
 
     async def pause_queue(self, identity: Identity, id: str) -> Queue:
@@ -103,8 +101,8 @@ class OperationCalls(Calling):
 
     async def _queue_state(self, identity: Identity, id: str) -> replies.QueueState:
         command = commands.Queues(tenant=identity.tenant, queue=check_name(id, field="queue"))
-        [state] = await self.engine.submit(command)
-        return state
+        states: list[replies.QueueState] = await self.engine.submit(command)
+        return states[0]
 
     async def _set_queue(
         self, identity: Identity, id: str, *, paused: bool | None = None, closed: bool | None = None

@@ -70,7 +70,7 @@ class EdgeProtocol(HttpToolsProtocol):
         for waiting, _ in self.pipeline:
             waiting.disconnected = True
         self.pipeline.clear()
-        if serving is not None and not serving.done() and cycle is not None and not cycle.response_complete:
+        if serving is not None and not serving.done() and not (cycle and cycle.response_complete):
             serving.cancel()
 
     def data_received(self, data: bytes) -> None:
@@ -151,7 +151,8 @@ class EdgeProtocol(HttpToolsProtocol):
 
     @property
     def _busy(self) -> bool:
-        return self.cycle is not None and not self.cycle.response_complete
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and not cycle.response_complete
 
     def _refuse(self, refusal: LineshaftError) -> None:
         """Answer an unreadable request, and read no more of this connection."""

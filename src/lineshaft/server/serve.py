@@ -141,7 +141,7 @@ class _Server(uvicorn.Server):
 def _config(application: Application, settings: ServerSettings) -> uvicorn.Config:
     limits = settings.limits
     return uvicorn.Config(
-        application,  # type: ignore[arg-type]
+        application,
         http=protocol_with(limits),
         ws="websockets-sansio",
         ws_max_size=limits.batch,

@@ -297,7 +297,7 @@ class Session:
 
 
 def _body(envelope: Envelope) -> bytes:
-    return b"{}" if envelope.body is UNSET else bytes(envelope.body)  # type: ignore[arg-type]
+    return b"{}" if envelope.body is UNSET else bytes(envelope.body)
 
 
 def _as_report(envelope: Envelope) -> bytes:

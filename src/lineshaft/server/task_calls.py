@@ -34,6 +34,7 @@ from lineshaft.wire import (
     Search,
     Task,
     TaskPage,
+    raw,
 )
 
 DEFAULT_LIMIT = 100
@@ -288,4 +289,4 @@ def _bulk_item(item: replies.EnqueuedTask | LineshaftError, results: dict[int, b
 
 
 def _bulk_error(error: LineshaftError) -> BulkItem:
-    return BulkItem(status=error.status, task_id=error.task_id, error=views.error_info(error))
+    return BulkItem(status=error.status, task_id=error.task_id, error=raw(views.error_info(error)))

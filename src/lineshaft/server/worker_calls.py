@@ -105,7 +105,10 @@ class WorkerCalls(Calling):
         values = dict(zip(keys, await self.engine.read(identity.tenant, keys), strict=True))
         return [
             views.claimed(
-                row, payload=values[Blob.PAYLOAD, row.seq], checkpoint=values.get((Blob.CHECKPOINT, row.seq)), carry=None
+                row,
+                payload=values[Blob.PAYLOAD, row.seq],
+                checkpoint=values.get((Blob.CHECKPOINT, row.seq)),
+                carry=None,
             )
             for row in rows
         ]
