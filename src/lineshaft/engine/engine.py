@@ -188,7 +188,7 @@ class Engine:
         change = self.changed(tenant, position)
         if change.done():
             return True
-        timer = self.clock.call_later(timeout, change.cancel)
+        timer = self.clock.call_later(timeout, lambda: _give_up(change))
         try:
             await asyncio.wait([change])
         finally:
@@ -278,6 +278,10 @@ class Engine:
             metrics.durable = runner.barrier.durable
             metrics.position = runner.barrier.durable if intake.shard is None else intake.shard.position
         return [runner.metrics for runner in self._runners]
+
+
+def _give_up(change: asyncio.Future[int]) -> None:
+    change.cancel()
 
 
 def _of_tenant(record: LogRecord, tenant: str) -> LogRecord:

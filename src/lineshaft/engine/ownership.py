@@ -49,7 +49,7 @@ class Renewals:
         self._timer = None
         ownership = self._runner.ownership
         if ownership is not None and ownership.valid_for is not None:
-            if self._runner.barrier.valid_for < ownership.valid_for * 2 / 3000:
+            if self._runner.barrier.valid_for < ownership.valid_for * 0.0007:
                 self.ask()
             else:
                 self._watch()  # a commit has confirmed it meanwhile

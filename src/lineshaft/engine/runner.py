@@ -357,6 +357,8 @@ class Runner:
     def _keep_house(self) -> None:
         """Once for all commands of one iteration of the event loop."""
         self._housekeeping_planned = False
+        if self.barrier.waits_for_ownership:
+            self._renewals.ask()
         shard = self.intake.shard
         if shard is not None and not self.intake.exclusive:
             due = shard.next_deadline(leases=not self.intake.stalled)

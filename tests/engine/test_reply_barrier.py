@@ -1,0 +1,153 @@
+"""No reply shows what is not durable, and none leaves after the ownership may have gone."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from lineshaft.core.commands import Cancel, Drain
+from lineshaft.errors import Conflict, LeaseLost, NotFound, Unavailable
+from tests.engine.scripted_store import ScriptedStore
+from tests.engine.world import T, World, in_world, virtual, world
+
+
+@in_world
+async def test_a_reply_waits_for_its_commit(w: World) -> None:
+    w.store.stall()
+    handle = w.enqueue("a")
+    await w.settle()
+    assert not handle.done()
+    w.store.go_on()
+    assert (await handle).position == 1
+
+
+@in_world
+async def test_a_read_waits_for_what_it_shows(w: World) -> None:
+    w.store.stall()
+    w.enqueue("a")
+    read = w.get("a")
+    await w.settle()
+    assert not read.done()
+    w.store.go_on()
+    assert (await read).task.id == "a"
+
+
+@in_world
+async def test_a_read_that_comes_while_the_commit_is_in_flight_waits_for_it(w: World) -> None:
+    w.store.stall()
+    w.enqueue("a")
+    await w.settle()
+    read = w.get("a")
+    await w.settle()
+    assert not read.done() and len(w.store.commits) == 1
+    w.store.go_on()
+    assert (await read).task.id == "a"
+    assert len(w.store.commits) == 1
+
+
+@in_world
+async def test_a_refusal_waits_for_what_it_gives_away(w: World) -> None:
+    await w.enqueue("a")
+    [task] = (await w.claim()).tasks
+    w.store.stall()
+    w.complete(task)
+    await w.settle()
+    refused = w.submit(Cancel(tenant=T, id="a"))
+    late = w.complete(task, result=b"8")
+    await w.settle()
+    assert not refused.done() and not late.done()
+    w.store.go_on()
+    with pytest.raises(Conflict):
+        await refused
+    assert isinstance((await late).items[0], LeaseLost)
+
+
+@in_world
+async def test_a_read_is_answered_at_once_where_nothing_is_pending(w: World) -> None:
+    await w.enqueue("a")
+    assert w.get("a").done()
+
+
+@in_world
+async def test_a_fence_keeps_a_read_from_showing_what_it_erased(w: World) -> None:
+    w.store.stall()
+    w.store.script.append("fence")
+    enqueued, read = w.enqueue("a"), w.get("a")
+    await w.settle()
+    w.store.go_on()
+    for handle in (enqueued, read):
+        with pytest.raises(Unavailable, match="repeat"):
+            await handle
+    with pytest.raises(NotFound):
+        await w.get("a")
+
+
+@in_world
+async def test_a_directive_is_told_when_its_cause_is_durable(w: World) -> None:
+    await w.enqueue("a")
+    await w.claim()
+    heard: list[str] = []
+    with w.engine.directives(
+        lambda directive: directive.worker_id == "w", lambda d: heard.append(d.directive)
+    ):
+        w.store.stall()
+        w.submit(Cancel(tenant=T, id="a"))
+        await w.settle()
+        assert heard == []
+        w.store.go_on()
+        await w.settle()
+        assert heard == ["cancel"]
+        await w.submit(Drain(tenant=T, worker_id="w"))
+        assert heard == ["cancel", "drain"]
+    await w.enqueue("b")
+
+
+@virtual
+async def test_a_reply_waits_until_an_ownership_that_ran_out_is_confirmed() -> None:
+    store = ScriptedStore(valid_for=9_000)
+    async with world(store) as w:
+        await w.enqueue("a")
+        w.engine._runners[0]._renewals._timer.cancel()  # as if the process had been frozen
+        await w.pass_time(10)
+        before = store.renewed
+        read = w.get("a")
+        assert not read.done()
+        assert (await read).task.id == "a"
+        assert store.renewed == before + 1
+
+
+@virtual
+async def test_an_ownership_is_kept_alive_while_nothing_happens() -> None:
+    store = ScriptedStore(valid_for=9_000)
+    async with world(store) as w:
+        await w.enqueue("a")
+        for _ in range(10):
+            await w.pass_time(5)
+            assert w.get("a").done()
+        assert 10 <= store.renewed <= 20
+
+
+@virtual
+async def test_a_renewal_that_is_fenced_ends_the_shards_life() -> None:
+    store = ScriptedStore(valid_for=9_000)
+    async with world(store) as w:
+        await w.enqueue("a")
+        await store.acquire(0, b"another")
+        await w.pass_time(4)
+        assert w.metrics.fences == 1 and w.shard_health.state == "serving"
+        assert (await w.get("a")).task.id == "a"
+
+
+@in_world
+async def test_positions_can_be_waited_for(w: World) -> None:
+    w.store.stall()
+    w.enqueue("a")
+    waiting = asyncio.ensure_future(w.engine.wait_for_position(T, 1))
+    await w.settle()
+    assert not waiting.done()
+    w.store.go_on()
+    await waiting
+    await w.engine.wait_for_position(T, 1)
+    with pytest.raises(Exception, match="not been reached"):
+        await w.engine.wait_for_position(T, 99)
