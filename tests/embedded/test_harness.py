@@ -214,7 +214,7 @@ async def test_a_task_that_enqueues_itself_for_ever_is_noticed() -> None:
     async with harness(own) as test:
         await own.enqueue(endless)
         with pytest.raises(AssertionError, match="still busy"):
-            await test.run_until_idle()
+            await test.run_until_idle(limit=100)
 
 
 async def test_the_app_is_as_before_after_the_block() -> None:

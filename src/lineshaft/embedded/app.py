@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from lineshaft.errors import Invalid
@@ -53,6 +55,35 @@ class App(Client):
         if self._coordinator is None:
             self._coordinator = ThreadedCoordinator(self.url)
         return InProcessTransport(self._coordinator)
+
+    def served_at(self, url: str) -> None:
+        """Find the coordinator at `url` from now on, with this App's key."""
+        self.embedded = False
+        self.url = url
+        self.reconnect(self._open_remote)
+
+    @contextlib.asynccontextmanager
+    async def serving_processes(self) -> AsyncIterator[str | None]:
+        """Serve the worker processes of a supervisor within a block: the store is this process's, they are
+        not.
+
+        Gives the URL for them, None where they find their own way because the coordinator is elsewhere
+        anyway.
+        """
+        if not self.embedded:
+            yield None
+            return
+        from lineshaft.sdk.http import HttpTransport
+        from lineshaft.server.serve import running
+        from lineshaft.server.settings import ServerSettings
+
+        async with running(ServerSettings(store=self.url, listen="127.0.0.1:0")) as coordinator:
+            url = coordinator.url
+            with self.connected_through(lambda: HttpTransport(url, api_key=self._api_key)):
+                try:
+                    yield url
+                finally:
+                    await self.connections.close()
 
     async def close(self) -> None:
         """Give back connections, and close the store where it is this App's own; idempotent."""

@@ -84,17 +84,18 @@ class Harness:
 
     # -- time and work -----------------------------------------------------------------------------
 
-    async def run_until_idle(self) -> list[Executed]:
-        """Execute what can run now, and what that sets off, until there is nothing; give the attempts
-        made.
+    async def run_until_idle(self, *, limit: int = MAX_TASKS) -> list[Executed]:
+        """Execute what can run now, and what that sets off, until there is nothing; give the attempts made.
+
+        More than `limit` of them are taken for an endless loop.
         """
         before = len(self.executed)
         while tasks := await self._claim():
             for task in tasks:
                 await self._execute(task)
-            if len(self.executed) - before > MAX_TASKS:
+            if len(self.executed) - before > limit:
                 raise AssertionError(
-                    f"still busy after {MAX_TASKS} tasks: does a task enqueue or retry itself at once?"
+                    f"still busy after {limit} tasks: does a task enqueue or retry itself at once?"
                 )
         return self.executed[before:]
 

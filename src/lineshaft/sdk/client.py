@@ -246,7 +246,11 @@ class Client:
         """Find the coordinator at `url` from now on; for the processes of a supervisor that serves them."""
         from lineshaft.sdk.http import HttpTransport
 
-        self._connections = Connections(lambda: HttpTransport(url))
+        self.reconnect(lambda: HttpTransport(url))
+
+    def reconnect(self, opener: Callable[[], Transport]) -> None:
+        """Use transports of `opener` from now on."""
+        self._connections = Connections(opener)
 
     async def close(self) -> None:
         """Give back connections; idempotent."""

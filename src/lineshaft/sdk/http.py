@@ -62,7 +62,7 @@ class HttpTransport:
         """Make a call, repeating it while that may help; see `Transport.call`."""
         path = call.path if id is None else call.path.replace("{id}", quote(id, safe=""))
         url = URL(self._base + path + _parameters(query), encoded=True)
-        data = None if body is None else _encode(body)
+        data = _encode(body) if body is not None else b"{}" if call.body is not None else None
         limit = timeout or DEFAULT_TIMEOUT
         raw = await repeat(
             lambda: self._once(call.method, url, data, limit),
@@ -140,7 +140,7 @@ class HttpTransport:
                 headers=self._headers,
                 auto_decompress=True,
                 cookie_jar=aiohttp.DummyCookieJar(),
-                skip_auto_headers=("User-Agent",),
+                skip_auto_headers=("User-Agent", "Content-Type"),
             )
         return self._session
 

@@ -1,0 +1,122 @@
+"""A worker in this process at a coordinator in another: by push session and by long poll."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from lineshaft import App, Context, TaskCancelled
+from lineshaft.errors import Unauthorized
+from lineshaft.wire import CALLS, NewKey
+from tests.sdk.conftest import Coordinator, until
+
+
+@pytest.fixture(params=[True, False], ids=["push", "poll"])
+def push(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@asynccontextmanager
+async def working(app: App, *args: Any, **settings: Any) -> AsyncIterator[None]:
+    worker = app.worker(*args, **settings)
+    running = asyncio.create_task(worker.run())
+    try:
+        yield
+    finally:
+        worker.drain("the test is over")
+        await asyncio.wait_for(running, 30)
+
+
+async def test_enqueue_work_result(coordinator: Coordinator, push: bool) -> None:
+    async with App(coordinator.url) as app:
+
+        @app.task(queue="mail")
+        async def double(ctx: Context, n: int) -> int:
+            return 2 * n
+
+        @app.task(queue="other")
+        def plain(n: int) -> int:
+            return n
+
+        async with working(app, {"mail": 20, "other": 2}, push=push):
+            assert await app.enqueue_and_wait(double, 4) == 8
+            handles = await app.enqueue_many(double.bind(n) for n in range(500))
+            more = await app.enqueue_many(plain.bind(n) for n in range(20))
+            assert [await handle.result("20s") for handle in handles] == [2 * n for n in range(500)]
+            assert [await handle.result("20s") for handle in more] == list(range(20))
+
+
+async def test_a_cancel_reaches_a_running_task(coordinator: Coordinator, push: bool) -> None:
+    async with App(coordinator.url) as app:
+        started = asyncio.Event()
+
+        @app.task(lease="3s" if push is False else "1h")
+        async def endless() -> None:
+            started.set()
+            await asyncio.Event().wait()
+
+        async with working(app, push=push):
+            handle = await app.enqueue(endless)
+            await started.wait()
+            await handle.cancel("enough")
+            with pytest.raises(TaskCancelled, match="enough"):
+                await handle.result("10s")
+
+
+async def test_prefetched_tasks_start_when_acknowledged(coordinator: Coordinator, push: bool) -> None:
+    async with App(coordinator.url) as app:
+
+        @app.task()
+        async def double(n: int) -> int:
+            return 2 * n
+
+        async with working(app, concurrency=2, prefetch=5, push=push):
+            handles = await app.enqueue_many(double.bind(n) for n in range(100))
+            assert [await handle.result("20s") for handle in handles] == [2 * n for n in range(100)]
+
+
+async def test_outcomes_wait_for_a_coordinator_that_is_away(coordinator: Coordinator, push: bool) -> None:
+    async with App(coordinator.url) as app:
+        gate, started = asyncio.Event(), asyncio.Event()
+
+        @app.task()
+        async def slow(ctx: Context) -> int:
+            started.set()
+            await gate.wait()
+            return ctx.attempt
+
+        async with working(app, push=push):
+            handle = await app.enqueue(slow)
+            await started.wait()
+            coordinator.kill()
+            gate.set()
+            await asyncio.sleep(0)
+            coordinator.start()
+            assert await handle.result("30s") == 1
+            assert await app.enqueue_and_wait(slow) == 1
+
+
+async def test_a_drain_from_outside_ends_the_worker(coordinator: Coordinator, push: bool) -> None:
+    async with App(coordinator.url) as app:
+        worker = app.worker(name="w-1", push=push, concurrency=1, lease="1s")
+        running = asyncio.create_task(worker.run())
+
+        async def known() -> list[str]:
+            return [one.worker_id for one in (await app.call(CALLS["workers"])).workers]
+
+        await until(known, ["w-1"])
+        await app.call(CALLS["drain"], id="w-1")
+        await asyncio.wait_for(running, 40)
+
+
+async def test_a_worker_without_a_key_says_so_and_ends(coordinator: Coordinator, push: bool) -> None:
+    async with App(coordinator.url) as app:
+        key = await app.call(CALLS["new_key"], body=NewKey(name="k", scopes=["enqueue", "read"]))
+        with pytest.raises(Unauthorized, match="ApiKey"):
+            await asyncio.wait_for(app.worker(push=push).run(), 20)
+    async with App(coordinator.url, api_key=key.key) as limited:
+        await limited.enqueue_named("x")
