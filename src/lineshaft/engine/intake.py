@@ -197,6 +197,7 @@ class Intake:
         stepped = time.take_step()
         if stepped and shard is not None:
             shard.apply(Grace(tenant="*", duration=stepped), now)
+            self._wake()
         return now
 
     def _applied(self, handle: Handle, shard: Shard, answer: Any) -> None:

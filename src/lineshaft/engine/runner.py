@@ -90,7 +90,7 @@ class Runner:
         self._woken: asyncio.Future[None] | None = None
         self._interruption: Exception | None = None
         self._deadline_timer: Timer | None = None
-        self._deadline: int | None = None
+        self._deadline: tuple[int | None, int] | None = None
         self._housekeeping_planned = False
         self._patience: Timer | None = None
         self._patience_marks = (0, 0)
@@ -362,8 +362,9 @@ class Runner:
         shard = self.intake.shard
         if shard is not None and not self.intake.exclusive:
             due = shard.next_deadline(leases=not self.intake.stalled)
-            if due != self._deadline:
-                self._set_deadline(due)
+            jumps = 0 if self._time is None else self._time.jumps
+            if (due, jumps) != self._deadline:
+                self._set_deadline(due, jumps)
 
     def _has_work(self) -> bool:
         intake = self.intake
@@ -374,11 +375,11 @@ class Runner:
             or (intake.closed and intake.quiet)
         )
 
-    def _set_deadline(self, due: int | None) -> None:
+    def _set_deadline(self, due: int | None, jumps: int) -> None:
         if self._deadline_timer is not None:
             self._deadline_timer.cancel()
             self._deadline_timer = None
-        self._deadline = due
+        self._deadline = (due, jumps)
         if due is not None:
             delay = max(0, due - self.intake.now()) / 1000
             self._deadline_timer = self.clock.call_later(delay, self._tick)

@@ -51,6 +51,8 @@ class ShardTime:
         self._now = float(max(wall, persisted))
         self._suspect: tuple[float, int] | None = None
         self._stepped = 0
+        self.jumps = 0
+        """How often what was believed of the wall clock has changed at one go."""
 
     def now(self) -> int:
         """Return the shard's present in milliseconds since the epoch."""
@@ -104,4 +106,5 @@ class ShardTime:
     def _believe(self, asked: float, wall: int, jump: int) -> None:
         self._anchor, self._anchor_wall = asked, wall
         if jump >= NOTICEABLE and wall > self._now:
+            self.jumps += 1
             self._stepped += min(jump, wall - int(self._now))
