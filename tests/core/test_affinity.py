@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lineshaft.core.fleet import RESERVE_AFTER
+from lineshaft.core.fleet import FORGET_AFTER, RESERVE_AFTER
 from lineshaft.core.task import Task
 from tests.core.world import HOUR, LEASE, MINUTE, SECOND, World, ids
 
@@ -172,29 +172,54 @@ def test_a_reservation_leaves_alone_what_needs_nothing_of_it(w: World) -> None:
     assert ids(w.claim("a", resources={"gpu": 2})) == ["big"]
 
 
+def reserved(w: World, worker: str) -> Task:
+    """Let a worker of two hold one small task while a big one has waited for long; return the small one."""
+    small(w, 0)
+    [held] = w.claim(worker, resources={"gpu": 2}, lease=3 * HOUR)
+    w.enqueue("big", id="big", resources={"gpu": 2})
+    w.advance(RESERVE_AFTER)
+    assert w.claim(worker, resources={"gpu": 2}) == []
+    small(w, 1)
+    assert w.claim(worker, resources={"gpu": 2}) == [], "kept free for the big one"
+    return held
+
+
 def test_a_reservation_ends_when_the_big_request_is_gone(w: World) -> None:
-    small(w, 0), small(w, 1)
-    first, _ = w.claim("a", resources={"gpu": 2}, max=2)
-    w.enqueue("big", id="big", resources={"gpu": 2})
-    w.complete(first)
-    w.advance(RESERVE_AFTER + SECOND)
-    w.claim("a", resources={"gpu": 2})
-    small(w, 2)
+    reserved(w, "a")
     w.cancel("big")
-    assert ids(w.claim("a", resources={"gpu": 2}, max=2)) == ["small-1", "small-2"] or True
-    assert w.get("small-2").lease is not None
+    assert ids(w.claim("a", resources={"gpu": 2}, max=2)) == ["small-1"]
 
 
-def test_a_reservation_ends_with_its_worker(w: World) -> None:
-    small(w, 0), small(w, 1)
-    first, _ = w.claim("a", incarnation="1", resources={"gpu": 2}, max=2)
-    w.enqueue("big", id="big", resources={"gpu": 2})
-    w.complete(first)
-    w.advance(RESERVE_AFTER + SECOND)
-    w.claim("a", incarnation="1", resources={"gpu": 2})
-    w.advance(HOUR)
-    assert ids(w.claim("b", resources={"gpu": 2}, max=9)) != []
-    assert "big" in ids(w.claim("c", resources={"gpu": 2}, max=9)) or w.get("big").lease is not None
+def test_only_one_worker_is_reserved_for_a_big_request(w: World) -> None:
+    reserved(w, "a")
+    small(w, 2)
+    w.enqueue("medium", id="fills", resources={"gpu": 1}, priority=-1)
+    assert ids(w.claim("b", resources={"gpu": 2}, max=1)) == ["fills"]
+    assert ids(w.claim("b", resources={"gpu": 2}, max=1)) == ["small-1"], "nothing is kept free there"
+
+
+def test_another_worker_that_has_it_free_takes_the_big_request(w: World) -> None:
+    held = reserved(w, "a")
+    assert ids(w.claim("b", resources={"gpu": 2}, max=1)) == ["big"]
+    assert ids(w.claim("a", resources={"gpu": 2}, max=1)) == ["small-1"]
+    w.complete(held)
+
+
+def test_a_reservation_ends_while_the_queue_of_the_big_request_is_paused(w: World) -> None:
+    reserved(w, "a")
+    w.enqueue("other", id="elsewhere", queue="q2", resources={"gpu": 1})
+    w.set_queue(paused=True)
+    assert ids(w.claim("a", resources={"gpu": 2}, max=5)) == ["elsewhere"]
+
+
+def test_a_reservation_ends_when_its_worker_is_forgotten(w: World) -> None:
+    held = reserved(w, "a")
+    w.complete(held)
+    w.advance(FORGET_AFTER + SECOND)
+    small(w, 2)
+    w.enqueue("big", id="other", resources={"gpu": 2}, priority=9)
+    assert ids(w.claim("b", resources={"gpu": 2}, max=9)) == ["big"]
+    assert [worker.worker_id for worker in w.workers()] == ["b"]
 
 
 def test_a_reservation_binds_no_worker_that_cannot_serve_it_any_more(w: World) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lineshaft.core.replies import Found
-from lineshaft.core.task import State
+from lineshaft.core.task import State, lease_token
 from lineshaft.errors import Conflict, LeaseLost, NotFound
 from tests.core.world import HOUR, LEASE, MINUTE, World, ids
 
@@ -42,6 +42,18 @@ def test_a_cancel_request_survives_a_reload(w: World) -> None:
     w.cancel("t")
     w.reload()
     assert w.heartbeat(held).directive == "cancel"
+
+
+def test_the_worker_is_told_at_once_where_it_listens(w: World) -> None:
+    w.enqueue(id="t")
+    [held] = w.claim("a", incarnation="1")
+    w.cancel("t", "user left")
+    w.drain("a")
+    told = [(d.worker_id, d.incarnation, d.directive, d.task_id, d.token, d.reason) for d in w.directives]
+    assert told == [
+        ("a", "1", "cancel", "t", lease_token(held), "user left"),
+        ("a", "1", "drain", None, None, None),
+    ]
 
 
 def test_cancel_goes_before_drain_in_the_directive(w: World) -> None:

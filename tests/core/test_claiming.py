@@ -111,15 +111,10 @@ def test_a_scheduled_task_that_falls_due_wakes_a_waiter(w: World) -> None:
     "way", ["lease lost", "released", "failed", "promoted", "retried", "resumed", "patched"]
 )
 def test_whatever_makes_a_task_ready_wakes_a_waiter(w: World, way: str) -> None:
-    match way:
-        case "lease lost" | "released" | "failed" | "retried":
-            w.enqueue(id="t", queue="q")
-            [held] = w.claim("other")
-        case "promoted" | "patched":
-            w.enqueue(id="t", queue="q", delay=HOUR)
-        case "resumed":
-            w.set_queue("q", paused=True)
-            w.enqueue(id="t", queue="q")
+    w.set_queue("q", paused=way == "resumed")
+    held = w.enqueue(id="t", queue="q", delay=HOUR if way in ("promoted", "patched") else 0)
+    if way in ("lease lost", "released", "failed", "retried"):
+        [held] = w.claim("other")
     if way == "retried":
         w.cancel_held(held)
     parked = w.park("a")
@@ -168,6 +163,14 @@ def test_waiters_of_other_tenants_are_left_alone(w: World) -> None:
     w.tenant = "globex"
     w.enqueue()
     assert parked.waiting
+
+
+def test_a_claimer_without_a_name_may_wait_too(w: World) -> None:
+    parked, over = w.park(None), w.park(None, wait=MINUTE, names=("nothing",))
+    task = w.enqueue()
+    assert ids(parked.tasks) == [task.id]
+    w.advance(MINUTE)
+    assert over.tasks == []
 
 
 # Claim ids.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from lineshaft.core.batch import Blob
@@ -9,7 +11,7 @@ from lineshaft.core.commands import Enqueue
 from lineshaft.core.replies import EnqueuedTask, Found
 from lineshaft.core.shard import Missing
 from lineshaft.core.task import State
-from lineshaft.errors import Conflict, LineshaftError, QueueClosed
+from lineshaft.errors import Conflict, LeaseLost, LineshaftError, QueueClosed
 from tests.core.world import HOUR, MINUTE, SECOND, World, encoded, ids
 
 
@@ -104,9 +106,9 @@ def test_a_task_that_fell_due_while_nobody_owned_the_shard_is_ready_after_the_lo
 
 @pytest.mark.parametrize("when", ["expires_at", "expires_in"])
 def test_past_expires_at_a_task_that_has_not_started_is_cancelled(w: World, when: str) -> None:
-    expiry = w.now + MINUTE if when == "expires_at" else MINUTE
-    queued = w.enqueue(**{when: expiry})
-    scheduled = w.enqueue(delay=HOUR, **{when: expiry})
+    expiry: dict[str, Any] = {when: w.now + MINUTE if when == "expires_at" else MINUTE}
+    queued = w.enqueue(**expiry)
+    scheduled = w.enqueue(delay=HOUR, **expiry)
     w.advance(MINUTE)
     assert w.get(queued).state is w.get(scheduled).state is State.CANCELLED
     assert w.get(queued).expires_at == w.now
@@ -132,6 +134,33 @@ def test_expiry_survives_a_reload(w: World) -> None:
     w.reload()
     w.advance(MINUTE)
     assert w.get(task).state is State.CANCELLED
+
+
+def test_a_prefetched_task_that_did_not_start_in_time_is_cancelled(w: World) -> None:
+    w.enqueue(expires_in=MINUTE)
+    [held] = w.claim(lease=HOUR, start=False)
+    w.advance(MINUTE)
+    assert w.get(held).state is State.CANCELLED
+    with pytest.raises(LeaseLost):
+        w.start(held)
+
+
+def test_a_task_given_back_past_expires_at_without_having_begun_an_attempt_is_cancelled(w: World) -> None:
+    """Regression: its deadline had passed while it ran, and nothing looked at it any more."""
+    w.enqueue(expires_in=MINUTE)
+    [held] = w.claim(lease=HOUR)
+    w.advance(2 * MINUTE)
+    w.release(held)
+    w.tick()
+    assert w.get(held).state is State.CANCELLED
+
+
+def test_nobody_is_given_a_task_past_expires_at_though_the_tick_is_late(w: World) -> None:
+    late = [w.enqueue("a", expires_in=MINUTE), w.enqueue("b", expires_in=MINUTE, priority=-1)]
+    good = w.enqueue("b")
+    w.now += MINUTE
+    assert ids(w.claim(max=5)) == [good.id]
+    assert {w.get(task).state for task in late} == {State.CANCELLED}
 
 
 def test_a_started_task_that_is_retried_past_expires_at_runs_again(w: World) -> None:

@@ -355,6 +355,43 @@ def test_a_grace_does_not_delay_the_loss_of_later_leases(w: World) -> None:
     assert [w.get(id).state for id in ("old", "newer")] == [State.QUEUED, State.RUNNING]
 
 
+def test_while_the_store_stalls_no_lease_is_a_deadline(w: World) -> None:
+    w.enqueue()
+    w.claim()
+    assert w.shard.next_deadline() == w.now + LEASE
+    assert w.shard.next_deadline(leases=False) is None
+    w.enqueue(delay=MINUTE)
+    assert w.shard.next_deadline(leases=False) == w.now + MINUTE
+    assert w.shard.open_leases() == 1
+
+
+def test_a_tick_bounds_its_work_and_the_next_goes_on(w: World) -> None:
+    number = 2_500
+    w.bulk(*(w.new(id=f"{n}", delay=MINUTE) for n in range(number)))
+    w.now += MINUTE
+    w.tick()
+    assert 0 < w.counts()[State.QUEUED] < number
+    w.advance(0)
+    assert w.counts() == {State.QUEUED: number}
+    for _ in range(3):
+        w.claim(max=1_000)
+    w.now += LEASE
+    w.tick()
+    assert w.counts()[State.RUNNING] == number - w.counts()[State.QUEUED] > 0
+    w.advance(0)
+    assert w.counts() == {State.QUEUED: number}
+
+
+def test_a_worker_without_a_name_keeps_its_lease_too(w: World) -> None:
+    w.enqueue()
+    [held] = w.claim(None)
+    w.advance(LEASE - 1)
+    assert w.heartbeat(held).directive == "continue"
+    w.cancel(held)
+    assert w.heartbeat(held).directive == "cancel"
+    assert w.directives == [], "nobody to tell at once"
+
+
 def test_time_never_runs_backwards(w: World) -> None:
     task = w.enqueue(delay=MINUTE)
     w.now -= HOUR

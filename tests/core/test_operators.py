@@ -92,6 +92,13 @@ def test_promoting_a_scheduled_task_runs_it_now(w: World) -> None:
         w.promote("nobody")
 
 
+def test_a_promoted_task_keeps_its_place_when_its_old_time_comes(w: World) -> None:
+    w.enqueue(id="t", delay=HOUR)
+    row = w.promote("t")
+    w.advance(2 * HOUR)
+    assert w.get("t") == row
+
+
 def test_promoting_a_finished_task_is_a_conflict(w: World) -> None:
     w.enqueue(id="t")
     w.cancel("t")
@@ -178,6 +185,24 @@ def test_deleting_forgets_a_finished_task_and_frees_its_id(w: World) -> None:
     assert again.created and again.task.seq != held.seq
     with pytest.raises(LeaseLost):
         w.complete(held, b"2")
+
+
+def test_a_deleted_task_is_not_looked_up_while_the_store_may_still_have_it(w: World) -> None:
+    w.enqueue(id="t")
+    w.cancel("t")
+    w.shard.apply(c.Delete(tenant="acme", id="t"), w.now)
+    w.missing.clear()
+    with pytest.raises(NotFound):
+        w.get("t")
+    assert w.missing == []
+    w.shard.evict(0)
+    w.enqueue(id="1")
+    w.enqueue(id="2")
+    w.shard.evict(0)
+    w.missing.clear()
+    with pytest.raises(NotFound):
+        w.get("t")
+    assert w.missing == [("acme", "t")]
 
 
 def test_a_task_deleted_and_enqueued_anew_within_one_batch(w: World) -> None:

@@ -145,11 +145,40 @@ def test_many_withdrawn_tasks_leave_the_rest_in_order(w: World) -> None:
 
 
 def test_more_lanes_than_are_kept_lose_nobody(w: World) -> None:
-    parked = w.park("waiting", names=("kind-2500",))
+    parked, anybody = w.park("waiting", names=("kind-2500", "early")), w.park("patient", queues=("other",))
+    w.enqueue("stays", id="stays", priority=9)
     for number in range(2_100):
         w.enqueue(f"kind-{number}", id=f"{number}")
         [held] = w.claim(names=(f"kind-{number}",))
         w.complete(held)
-    assert parked.waiting
+        if number == 10:
+            w.enqueue("early", delay=HOUR, id="early")
+    assert parked.waiting and anybody.waiting
     w.enqueue("kind-2500", id="last")
     assert ids(parked.tasks) == ["last"]
+    assert ids(w.claim()) == ["stays"]
+
+
+def test_lanes_that_were_closed_open_again_for_those_who_wait(w: World) -> None:
+    w.enqueue("rare", id="1")
+    [held] = w.claim()
+    w.complete(held)
+    parked = w.park("a", names=("rare",))
+    for number in range(1_100):
+        w.enqueue(f"kind-{number}")
+        [held] = w.claim("b")
+        w.complete(held)
+    w.enqueue("rare", id="2")
+    assert ids(parked.tasks) == ["2"]
+
+
+def test_more_ways_to_be_enqueued_than_are_shared_change_nothing(w: World) -> None:
+    w.enqueue("same", id="first", priority=1)
+    w.bulk(*(w.new("other", priority=10 + number) for number in range(10_100)))
+    w.enqueue("same", id="second", priority=1)
+    w.cancel("first")
+    w.retry("first")
+    w.patch("second", tags=("x",))
+    w.enqueue("same", id="third", priority=1)
+    assert ids(w.claim(max=3, names=("same",))) == ["first", "second", "third"]
+    assert w.stats().counts[State.QUEUED] == 10_100

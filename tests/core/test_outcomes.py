@@ -140,6 +140,22 @@ def test_a_result_is_kept_byte_for_byte(w: World) -> None:
     assert run is not None and run.has_result and run.finished_at == w.now
 
 
+def test_completing_forgets_the_checkpoint(w: World) -> None:
+    held = running(w)
+    w.heartbeat(held, checkpoint=b"1")
+    w.complete(held)
+    assert w.blob(Blob.CHECKPOINT, held) is None
+    run = w.get("t").run
+    assert run is not None and not run.has_checkpoint
+
+
+def test_a_checkpoint_is_taken_back_with_null(w: World) -> None:
+    held = running(w)
+    w.heartbeat(held, checkpoint=b"1")
+    w.heartbeat(held, checkpoint=b"null")
+    assert w.blob(Blob.CHECKPOINT, held) is None
+
+
 def test_a_null_result_is_a_result(w: World) -> None:
     held = running(w)
     w.complete(held)

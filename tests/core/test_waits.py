@@ -30,6 +30,35 @@ def test_a_wait_ends_with_the_state_when_time_is_up(w: World) -> None:
     assert (waiting.reply.ended, waiting.reply.task.state) == (False, State.QUEUED)
 
 
+def test_each_wait_ends_at_its_own_time(w: World) -> None:
+    w.enqueue(id="t")
+    short, longer = w.wait("t", MINUTE), w.wait("t", 2 * MINUTE)
+    w.advance(MINUTE)
+    assert not short.waiting and longer.waiting
+    w.cancel("t")
+    assert longer.reply.ended
+
+
+def test_nobody_waits_any_more_when_the_last_has_left(w: World) -> None:
+    w.enqueue(id="t")
+    gone = w.wait("t", MINUTE)
+    w.unpark(gone)
+    assert w.stats().waiting_results == 0
+    w.cancel("t")
+    w.advance(MINUTE)
+    assert gone.waiting
+
+
+def test_one_of_several_who_leaves_takes_nobody_with_it(w: World) -> None:
+    for id in "tu":
+        w.enqueue(id=id)
+    other, gone, stays = w.wait("u", MINUTE), w.wait("t", MINUTE), w.wait("t", MINUTE)
+    w.unpark(gone)
+    w.unpark(gone)
+    w.cancel("t")
+    assert gone.waiting and other.waiting and not stays.waiting
+
+
 def test_a_wait_goes_on_through_retries(w: World) -> None:
     w.enqueue(id="t")
     waiting = w.wait("t", 10 * MINUTE)

@@ -17,6 +17,7 @@ from lineshaft.core.batch import Blob
 from lineshaft.core.memory import PRUNE_MARGIN
 from lineshaft.core.replies import (
     Claimed,
+    Directive,
     Enqueued,
     EnqueuedTask,
     Explanation,
@@ -76,6 +77,8 @@ class World:
         self.parked: dict[int, Parked] = {}
         self.missing: list[tuple[str, str]] = []
         """Every key that the shard has asked for."""
+        self.directives: list[Directive] = []
+        """What connected workers were told."""
         self._numbers = itertools.count(1)
         self._settle()
 
@@ -84,21 +87,21 @@ class World:
     def apply(self, command: c.Command) -> Any:
         """Apply, bringing what is missing; commit; return the reply or a `Parked`."""
         ticket = next(self._numbers)
+        try:
+            reply = self._apply(command, ticket)
+            if reply is PARKED:
+                self.parked[ticket] = reply = Parked(ticket)
+        finally:
+            self._settle()
+        return reply
+
+    def _apply(self, command: c.Command, ticket: int) -> Any:
         found: dict[tuple[str, str], Task | None] = {}
         while True:
             try:
-                reply = self.shard.apply(command, self.now, ticket=ticket, found=found)
-                break
+                return self.shard.apply(command, self.now, ticket=ticket, found=found)
             except Missing as missing:
                 found |= self._look_up(missing.keys, known=set(found))
-            except LineshaftError:
-                self._settle()
-                raise
-        if reply is PARKED:
-            self.parked[ticket] = Parked(ticket)
-            reply = self.parked[ticket]
-        self._settle()
-        return reply
 
     def _look_up(
         self, keys: list[tuple[str, str]], *, known: set[tuple[str, str]]
@@ -110,21 +113,23 @@ class World:
     def _settle(self) -> None:
         while self.shard.dirty:
             self.rows.commit(self.shard.cut(str(next(self._numbers)).encode()))
-        for ticket, answer in self.shard.deliveries:
+        for ticket, answer in self.shard.take_deliveries():
             self.parked.pop(ticket).answers.append(answer)
-        self.shard.deliveries.clear()
+        self.directives += self.shard.take_directives()
+        assert not self.shard.deliveries and not self.shard.directives
+        assert self.shard.position == self.rows.position + 1
 
     def advance(self, duration: int) -> None:
         """Let time pass, stopping at each deadline that the shard names on the way."""
-        target = self.now + duration
+        target, ticks = self.now + duration, 0
         while True:
             deadline = self.shard.next_deadline()
             if deadline is None or deadline > target:
                 break
+            ticks = ticks + 1 if deadline <= self.now else 0
+            assert ticks < 10, "a deadline that is over stays"
             self.now = max(self.now, deadline)
             self.tick()
-            after = self.shard.next_deadline()
-            assert after is None or after > self.now, "a deadline that is over stays"
         self.now = target
 
     def tick(self, *, leases: bool = True) -> None:

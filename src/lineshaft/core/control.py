@@ -224,12 +224,11 @@ def _take_out(memory: Memory, tenant: Tenant, task: Task) -> Task:
 
 def _put_back(memory: Memory, tenant: Tenant, task: Task, reason: str) -> None:
     due = State.SCHEDULED if task.run_at > memory.now else State.QUEUED
-    if task.state is due or task.state is State.WAITING:
+    if task.state is due:
         memory.ledger.tell(task, reason)
     else:
         memory.move(tenant, task, due, reason)
-    if task.state is not State.WAITING:
-        memory.stand_in_line(tenant, task)
+    memory.stand_in_line(tenant, task)
 
 
 def _mentions(task: Task, text: str) -> bool:

@@ -183,6 +183,9 @@ class Memory:
         later = run_at > self.now
         self.move(tenant, task, State.SCHEDULED if later else State.QUEUED, reason)
         self.stand_in_line(tenant, task)
+        if task.expires_at is not None and task.attempt == 0:
+            # Its deadline may have passed while it ran, in an attempt that is not counted now.
+            self.deadlines.add(task.expires_at, Kind.EXPIRY, task, task.expires_at)
 
     def finish(self, tenant: Tenant, task: Task, state: State, reason: str | None = None) -> None:
         """End a task, and tell whoever waits for it."""
@@ -230,11 +233,10 @@ class Memory:
 
     def _let_go(self, tenant: Tenant, task: Task, lease: Lease) -> None:
         if lease.claim_id is not None:
-            claimed = tenant.claims.get(lease.claim_id)
-            if claimed is not None:
-                claimed.pop(task.seq, None)
-                if not claimed:
-                    del tenant.claims[lease.claim_id]
+            claimed = tenant.claims[lease.claim_id]
+            del claimed[task.seq]
+            if not claimed:
+                del tenant.claims[lease.claim_id]
         worker = tenant.fleet.of(lease.worker_id, lease.incarnation)
         if worker is not None and worker.let_go(task) and worker.claimers:
             self.freed_workers[worker] = tenant
