@@ -1,7 +1,7 @@
 """The HTTP edge, an ASGI application: parse, call, encode; nothing else happens here.
 
-Order of judgement: Host and Origin (403), path (404), method (405), API key (401, 403), content type (415), size
-(413), syntax (400), meaning (422), and then what the call itself finds.
+Order of judgement: Host and Origin (403), path (404), method (405), API key (401, 403), content type (415),
+size (413), syntax (400), meaning (422), and then what the call itself finds.
 """
 
 from __future__ import annotations
@@ -139,7 +139,10 @@ class Application:
         return headers
 
     def _matched(self, scope: Scope) -> tuple[Endpoint, str | None]:
-        path = scope["raw_path"].decode("ascii")
+        raw_path: bytes = scope["raw_path"]
+        if not raw_path.isascii():
+            raise Malformed("a path must be percent-encoded")
+        path = raw_path.decode()
         if path == SESSION_PATH and scope["method"] == "GET":
             raise Malformed("the push session needs a WebSocket handshake")
         call, id = self._router.match(scope["method"], path)
@@ -246,9 +249,9 @@ def _response(endpoint: Endpoint, query: Any, answer: Any) -> Response:
 
 
 async def _send(send: Send, response: Response) -> None:
-    headers = [*response.headers]
+    headers = [*response.headers, (b"content-length", b"%d" % len(response.body))]
     if response.media is not None:
-        headers += [(b"content-type", response.media), (b"content-length", b"%d" % len(response.body))]
+        headers.append((b"content-type", response.media))
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body})
 

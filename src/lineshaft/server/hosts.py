@@ -1,4 +1,4 @@
-"""Which `Host` headers are served: a web page must not reach a local coordinator by a name it made point here."""
+"""Which `Host` headers are served: a web page must not reach us by a name that it made point here."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def is_loopback(host: str) -> bool:
 
 
 class AllowedHosts:
-    """Decide over `Host` headers. Ports are not looked at: rebinding changes names, forwarding changes ports."""
+    """Decide over `Host` headers. Ports do not matter: rebinding changes names, forwarding changes ports."""
 
     def __init__(self, listen_host: str, extra: Iterable[str] = ()) -> None:
         names = {name.lower() for name in extra}

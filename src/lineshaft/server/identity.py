@@ -1,7 +1,7 @@
 """Who calls: API keys, their tenants and scopes.
 
-A key reads `ls_<id>_<secret>`. Keys are rows of the system tenant that hold a digest of the secret; one that is
-revoked stays as a row, so that a coordinator which once required keys never opens again by losing the last one.
+A key reads `ls_<id>_<secret>`. Keys are rows of the system tenant that hold a digest of the secret; one that
+is revoked stays as a row, so that a coordinator which once required keys never opens by losing the last one.
 """
 
 from __future__ import annotations

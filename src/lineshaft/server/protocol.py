@@ -64,13 +64,13 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
-        serving, cycle = self._serving, self.cycle
+        serving, busy = self._serving, self._busy
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
         for waiting, _ in self.pipeline:
             waiting.disconnected = True
         self.pipeline.clear()
-        if serving is not None and not serving.done() and not (cycle and cycle.response_complete):
+        if serving is not None and busy:
             serving.cancel()
 
     def data_received(self, data: bytes) -> None:

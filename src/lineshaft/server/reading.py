@@ -1,8 +1,8 @@
 """From bytes to request structs: strict, and fast where nothing is wrong.
 
-A body is screened in a few passes of C (encoding, surrogates, depth), decoded once by msgspec, and checked for
-duplicate keys by one regular expression. Only what fails or looks suspicious is read again, carefully, to tell
-syntax (400) from meaning (422) and to name the field.
+A body is screened in a few passes of C (encoding, surrogates, depth), decoded once by msgspec, and checked
+for duplicate keys by one regular expression. Only what fails or looks suspicious is read again, carefully, to
+tell syntax (400) from meaning (422) and to name the field.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class BodyReader:
             self._empty_allowed = False
 
     def read(self, body: bytes, *, at: str = "") -> Any:
-        """Return the struct. Raises `Malformed` (400) or `Invalid` (422) that names the field (under `at`)."""
+        """Return the struct. Raises `Malformed` (400) or `Invalid` (422), naming the field (under `at`)."""
         try:
             return self._read(body)
         except LineshaftError as error:

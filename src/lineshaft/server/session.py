@@ -1,7 +1,7 @@
 """The push session: the protocol's messages over one WebSocket, tasks and directives pushed.
 
-One task reads and answers, one pushes: it claims as many tasks as the credit leaves room for, parked in the engine
-like any other claim. A live socket extends no lease.
+One task reads and answers, one pushes: it claims as many tasks as the credit leaves room for, parked in the
+engine like any other claim. A live socket extends no lease.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ class Session:
             return
         while len(self._busy) >= _MAX_BUSY:
             await asyncio.wait(self._busy, return_when=asyncio.FIRST_COMPLETED)
-        # Each is submitted at the first step of its task, so they are applied in the order in which they came.
+        # Each is submitted at the first step of its task: they are applied in the order in which they came.
         task = asyncio.create_task(self._answered(envelope, self._take_report))
         self._busy.add(task)
         task.add_done_callback(self._busy.discard)

@@ -156,7 +156,7 @@ class WorkerCalls(Calling):
     # -- report ------------------------------------------------------------------------------------
 
     async def report(self, identity: Identity, body: Report) -> Reported:
-        """Apply items in order, each for itself, then the claim; an error in `items` is that item's answer."""
+        """Apply items in order, each for itself, then the claim; an error in `items` is its own answer."""
         claim = None if body.claim is None else self.claim_command(identity, body.claim, park=False)
         ops = [self._op_or_error(item) for item in body.items]
         good = tuple(op for op in ops if not isinstance(op, LineshaftError))

@@ -1,0 +1,264 @@
+"""What happens on the wire: malformed and slow requests, pipelining, clients that hang up, shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from lineshaft.core import commands
+from lineshaft.server.serve import Coordinator, running
+from lineshaft.server.settings import Limits, ServerSettings
+
+
+class Line:
+    """A connection on which bytes are written and answers read."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def answer(self, *, head_only: bool = False) -> tuple[int, dict[str, str], bytes]:
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
+        status_line, *lines = head.strip().split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        size = 0 if head_only else int(headers.get("content-length", "0"))
+        return int(status_line.split()[1]), headers, await self.reader.readexactly(size)
+
+    async def exchange(self, sent: bytes) -> tuple[int, Any]:
+        """Send bytes and return status and decoded body of the next answer."""
+        self.writer.write(sent)
+        status, headers, body = await self.answer()
+        assert status == 204 or headers["content-type"].startswith("application/json"), (headers, body)
+        return status, json.loads(body) if body else None
+
+    async def ended(self) -> bool:
+        return await self.reader.read() == b""
+
+
+Connect = Any
+
+
+@pytest.fixture(name="limits")
+def give_limits() -> Limits:
+    return Limits(receive=0.3)
+
+
+@pytest.fixture(name="coordinator")
+async def give_coordinator(limits: Limits) -> AsyncIterator[Coordinator]:
+    async with running(ServerSettings(listen="127.0.0.1:0", limits=limits)) as coordinator:
+        yield coordinator
+
+
+@pytest.fixture(name="line")
+async def give_line(coordinator: Coordinator) -> AsyncIterator[Line]:
+    async with connected(coordinator) as line:
+        yield line
+
+
+@contextlib.asynccontextmanager
+async def connected(coordinator: Coordinator) -> AsyncIterator[Line]:
+    host, port = coordinator.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port), limit=1 << 24)
+    try:
+        async with asyncio.timeout(20):
+            yield Line(reader, writer)
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+def post(path: str, body: bytes = b"{}", *headers: bytes) -> bytes:
+    head = b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" % path.encode()
+    return head + b"".join(header + b"\r\n" for header in headers) + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"nonsense\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
+        b"GET http://localhost/ HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nBad Header: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: a\x00b\r\n\r\n",
+        b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"POST /_tasks HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"POST /_tasks HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"POST /_tasks HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+        b"POST /_tasks HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: nonsense\r\n\r\n",
+        b"POST /_tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
+async def test_a_malformed_request_is_answered_with_400_in_json(line: Line, sent: bytes) -> None:
+    status, body = await line.exchange(sent)
+    assert status == 400
+    assert body["error"]["type"] == "malformed"
+
+
+async def test_a_connection_serves_many_requests_also_pipelined(line: Line) -> None:
+    enqueue = post("/_tasks", b'{"name":"n"}')
+    line.writer.write(GET + enqueue + GET)
+    assert [(await line.answer())[0] for _ in range(3)] == [200, 201, 200]
+    assert (await line.exchange(GET))[0] == 200
+
+
+async def test_head_has_the_headers_of_get_and_no_body(line: Line) -> None:
+    line.writer.write(GET.replace(b"GET", b"HEAD"))
+    status, headers, _ = await line.answer(head_only=True)
+    assert status == 200
+    assert int(headers["content-length"]) > 0
+    assert (await line.exchange(GET))[0] == 200
+
+
+async def test_a_body_may_come_in_chunks(line: Line) -> None:
+    head = b"POST /_tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert (await line.exchange(head + b'6\r\n{"name\r\n6\r\n":"n"}\r\n0\r\n\r\n'))[0] == 201
+
+
+async def test_who_expects_100_continue_is_told_to_go_on(line: Line) -> None:
+    body = b'{"name":"n"}'
+    line.writer.write(post("/_tasks", body, b"Expect: 100-continue")[: -len(body)])
+    assert (await line.answer())[0] == 100
+    assert (await line.exchange(body))[0] == 201
+
+
+async def test_every_answer_carries_content_length(line: Line) -> None:
+    line.writer.write(post("/_tasks/_claim", b"{}"))
+    status, headers, _ = await line.answer()
+    assert (status, headers["content-length"]) == (204, "0")
+
+
+@pytest.mark.parametrize("in_pieces", [False, True])
+async def test_a_head_that_is_too_large_is_431(line: Line, in_pieces: bool) -> None:
+    line.writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
+    if in_pieces:
+        for _ in range(5):
+            line.writer.write(b"X: " + b"x" * 8_000)
+            await line.writer.drain()
+    else:
+        line.writer.write(b"X: " + b"x" * 33_000 + b"\r\n\r\n")
+    status, body = await line.exchange(b"")
+    assert (status, body["error"]["type"]) == (431, "too_large")
+    assert await line.ended()
+
+
+async def test_a_body_above_the_limit_is_read_before_it_is_refused(line: Line) -> None:
+    status, body = await line.exchange(post("/_tasks", b'{"name":"n","payload":"%s"}' % (b"x" * 5_000_000)))
+    assert (status, body["error"]["type"]) == (413, "too_large")
+    assert (await line.exchange(GET))[0] == 200
+
+
+async def test_an_endless_body_is_refused(line: Line) -> None:
+    line.writer.write(post("/_tasks", b"", b"Content-Length: 100000000").replace(b"Content-Length: 0\r\n", b""))
+    line.writer.write(b"x" * 9_000_000)
+    status, body = await line.exchange(b"")
+    assert (status, body["error"]["type"]) == (413, "too_large")
+
+
+@pytest.mark.parametrize(
+    "sent", [b"G", b"GET / HTTP/1.1\r\nHost: loc", post("/_tasks", b'{"name":"n"}')[:-1]]
+)
+async def test_a_request_that_does_not_arrive_in_time_is_408(line: Line, sent: bytes) -> None:
+    status, body = await line.exchange(sent)
+    assert (status, body["error"]["type"]) == (408, "request_timeout")
+    assert await line.ended()
+
+
+async def test_the_deadline_is_for_the_whole_request_however_it_drips(line: Line) -> None:
+    async def drip() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                line.writer.write(b"X: y\r\n")
+                await asyncio.sleep(0.05)
+
+    line.writer.write(GET[:-2])
+    dripping = asyncio.create_task(drip())
+    status, body = await line.exchange(b"")
+    dripping.cancel()
+    assert (status, body["error"]["type"]) == (408, "request_timeout")
+
+
+async def test_a_wait_may_take_longer_than_the_deadline_for_receiving(line: Line) -> None:
+    status, _ = await line.exchange(post("/_tasks/_claim", b'{"wait": "500ms"}'))
+    assert status == 204
+
+
+async def test_nonsense_after_a_request_lets_its_answer_go_first(coordinator: Coordinator, line: Line) -> None:
+    line.writer.write(post("/_tasks/_claim", b'{"wait": "20s", "queues": ["q"]}') + b"nonsense\r\n\r\n")
+    await parked(coordinator, 1)
+    async with connected(coordinator) as other:
+        assert (await other.exchange(post("/_tasks", b'{"name": "n", "queue": "q"}')))[0] == 201
+    status, _, _ = await line.answer()
+    assert status == 200
+    assert await line.ended()
+
+
+# Clients that hang up.
+
+
+async def parked(coordinator: Coordinator, count: int) -> None:
+    """Wait until so many claims are parked."""
+    async with asyncio.timeout(10):
+        while True:
+            stats = await coordinator.engine.submit(commands.Stats(tenant="default"))
+            if stats.waiting_claims == count:
+                return
+            await asyncio.sleep(0)
+
+
+async def test_a_claimer_that_hangs_up_is_unparked_and_gets_no_task(coordinator: Coordinator) -> None:
+    async with connected(coordinator) as gone:
+        gone.writer.write(post("/_tasks/_claim", b'{"wait": "50s"}'))
+        await parked(coordinator, 1)
+    await parked(coordinator, 0)
+    async with connected(coordinator) as line:
+        assert (await line.exchange(post("/_tasks", b'{"name": "n", "task_id": "a"}')))[0] == 201
+        status, task = await line.exchange(post("/_tasks/_claim"))
+        assert (status, task["task_id"], task["attempt"]) == (200, "a", 1)
+
+
+async def test_who_waits_for_a_result_and_hangs_up_is_forgotten(coordinator: Coordinator) -> None:
+    async with connected(coordinator) as gone:
+        gone.writer.write(post("/_tasks?wait=50s", b'{"name": "n"}'))
+        while not (await waiting_results(coordinator)):
+            await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        while await waiting_results(coordinator):
+            await asyncio.sleep(0)
+
+
+async def waiting_results(coordinator: Coordinator) -> int:
+    stats = await coordinator.engine.submit(commands.Stats(tenant="default"))
+    return int(stats.waiting_results)
+
+
+# Shutdown.
+
+
+async def test_a_shutdown_answers_whoever_waits(limits: Limits) -> None:
+    settings = ServerSettings(listen="127.0.0.1:0", limits=limits)
+    async with contextlib.AsyncExitStack() as stack:
+        coordinator = await stack.enter_async_context(running(settings))
+        async with connected(coordinator) as line:
+            line.writer.write(post("/_tasks/_claim", b'{"wait": "50s"}'))
+            await parked(coordinator, 1)
+            coordinator.stop()
+            status, headers, body = await line.answer()
+            assert (status, json.loads(body)["error"]["type"]) == (503, "unavailable")
+            assert headers["retry-after"] == "1"
+            assert await line.ended()
