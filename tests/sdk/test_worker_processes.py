@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -160,15 +159,20 @@ def is_alive(pid: int) -> bool:
 async def test_the_processes_of_an_embedded_app_are_served_by_their_supervisor(workshop: Workshop) -> None:
     url = f"sqlite:///{workshop.folder}/jobs.db"
     async with App(url) as app:
-        handle = await app.enqueue(tasks.add, 1, 2)
+        handle = await app.enqueue(tasks.wait_for, "go")
         crashing = await app.enqueue(tasks.crash)
     supervisor = workshop.worker("--processes", "2", LINESHAFT_URL=url)
     await workshop.until("crash 2")
-    await asyncio.sleep(0)
+    workshop.allow("go")
+
+    async def finished() -> bool:
+        return any(event.startswith("go finished") for event in workshop.events())
+
+    await until(finished, True, said=supervisor.said)
     supervisor.send(signal.SIGTERM)
     assert await supervisor.ended() == 0
     async with App(url) as app:
-        assert await app.handle(handle.task_id, tasks.add).result("1s") == 3
+        assert "in attempt" in await app.handle(handle.task_id, tasks.wait_for).result("1s")
         with pytest.raises(TaskFailed, match="worker_crashed"):
             await app.handle(crashing.task_id).result("1s")
 

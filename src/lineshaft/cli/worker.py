@@ -215,14 +215,21 @@ async def _supervise(
 ) -> None:
     from lineshaft.sdk.supervisor import Supervisor
 
-    transport = client.open_transport()
-    supervisor = Supervisor(
-        name, settings, processes=processes, transport=transport, url=url, log_level=log_level.upper()
-    )
-    try:
-        await supervisor.run(signals=True)
-    finally:
-        await transport.close()
+    # The store of an embedded App belongs to this process, which serves it to the others.
+    async with client.serving_processes() as served:
+        transport = client.open_transport()
+        supervisor = Supervisor(
+            name,
+            settings,
+            processes=processes,
+            transport=transport,
+            url=url or served,
+            log_level=log_level.upper(),
+        )
+        try:
+            await supervisor.run(signals=True)
+        finally:
+            await transport.close()
 
 
 async def _run_program(
