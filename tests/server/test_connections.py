@@ -75,7 +75,12 @@ async def connected(coordinator: Coordinator) -> AsyncIterator[Line]:
 
 def post(path: str, body: bytes = b"{}", *headers: bytes) -> bytes:
     head = b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" % path.encode()
-    return head + b"".join(header + b"\r\n" for header in headers) + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    return (
+        head
+        + b"".join(header + b"\r\n" for header in headers)
+        + b"Content-Length: %d\r\n\r\n" % len(body)
+        + body
+    )
 
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -164,7 +169,9 @@ async def test_a_body_above_the_limit_is_read_before_it_is_refused(line: Line) -
 
 
 async def test_an_endless_body_is_refused(line: Line) -> None:
-    line.writer.write(post("/_tasks", b"", b"Content-Length: 100000000").replace(b"Content-Length: 0\r\n", b""))
+    line.writer.write(
+        post("/_tasks", b"", b"Content-Length: 100000000").replace(b"Content-Length: 0\r\n", b"")
+    )
     line.writer.write(b"x" * 9_000_000)
     status, body = await line.exchange(b"")
     assert (status, body["error"]["type"]) == (413, "too_large")
@@ -198,7 +205,9 @@ async def test_a_wait_may_take_longer_than_the_deadline_for_receiving(line: Line
     assert status == 204
 
 
-async def test_nonsense_after_a_request_lets_its_answer_go_first(coordinator: Coordinator, line: Line) -> None:
+async def test_nonsense_after_a_request_lets_its_answer_go_first(
+    coordinator: Coordinator, line: Line
+) -> None:
     line.writer.write(post("/_tasks/_claim", b'{"wait": "20s", "queues": ["q"]}') + b"nonsense\r\n\r\n")
     await parked(coordinator, 1)
     async with connected(coordinator) as other:

@@ -75,7 +75,9 @@ def judge(answer: Answer) -> None:
             assert told["error"]["reason"]
 
 
-@settings(max_examples=1500, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=1500, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data())
 def test_any_message_to_any_call(run: Any, data: st.DataObject) -> None:
     call = data.draw(st.sampled_from(SENDABLE))
@@ -95,9 +97,27 @@ def test_any_message_to_any_call(run: Any, data: st.DataObject) -> None:
 @settings(max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     method=st.sampled_from(["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "FOO"]),
-    path=st.sampled_from(["/", "/_tasks", "/_tasks/_claim", "/_tasks/_bulk", "/_tasks/_report", "/_tasks/a/_complete", "/x", "//", "/_tasks//", "/_queues/%00", "/_tasks/_session"]) | st.text(alphabet="/_atsk%20?&=.", max_size=20).map("/".__add__),  # fmt: skip
-    body=st.binary(max_size=40) | st.text(alphabet='[]{}",:\\ud8c0 1eE+-.nulltrue', max_size=60).map(str.encode),
-    media=st.sampled_from(["application/json", "application/x-ndjson", "text/plain", "", ";", "application/json;charset"]),
+    path=st.sampled_from(
+        [
+            "/",
+            "/_tasks",
+            "/_tasks/_claim",
+            "/_tasks/_bulk",
+            "/_tasks/_report",
+            "/_tasks/a/_complete",
+            "/x",
+            "//",
+            "/_tasks//",
+            "/_queues/%00",
+            "/_tasks/_session",
+        ]
+    )
+    | st.text(alphabet="/_atsk%20?&=.", max_size=20).map("/".__add__),  # fmt: skip
+    body=st.binary(max_size=40)
+    | st.text(alphabet='[]{}",:\\ud8c0 1eE+-.nulltrue', max_size=60).map(str.encode),
+    media=st.sampled_from(
+        ["application/json", "application/x-ndjson", "text/plain", "", ";", "application/json;charset"]
+    ),
 )
 def test_any_bytes_to_any_path(run: Any, method: str, path: str, body: bytes, media: str) -> None:
     judge(run(method, path, body, headers={"content-type": media}))

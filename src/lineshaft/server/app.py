@@ -235,6 +235,7 @@ def refusal(error: LineshaftError) -> Response:
     return Response(error.status, body, headers=tuple(more))
 
 
+_SOON = ((b"retry-after", b"1"),)
 _INTERNAL = Response(
     500, b'{"error":{"type":"internal","reason":"an internal error; the coordinator\'s log tells more"}}'
 )
@@ -245,7 +246,8 @@ def _response(endpoint: Endpoint, query: Any, answer: Any) -> Response:
         return Response(204, media=None)
     if isinstance(answer, str):
         return Response(200, answer.encode(), endpoint.media)
-    return Response(endpoint.status(query, answer), _encode(answer), endpoint.media)
+    status = endpoint.status(query, answer)
+    return Response(status, _encode(answer), endpoint.media, _SOON if status == 503 else ())
 
 
 async def _send(send: Send, response: Response) -> None:
