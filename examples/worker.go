@@ -57,13 +57,18 @@ var base = "http://127.0.0.1:7077"
 
 // call repeats a request until it is answered. Every call here may be: an outcome by its lease token, a claim
 // by its claim_id.
-func call(path string, body object) answer {
+func call(ctx context.Context, path string, body object) answer {
 	encoded, err := json.Marshal(body)
 	if err != nil {
 		log.Fatal(err)
 	}
-	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
-		response, err := http.Post(base+path, "application/json", bytes.NewReader(encoded))
+	for wait := 100 * time.Millisecond; ctx.Err() == nil; wait = min(2*wait, 5*time.Second) {
+		request, err := http.NewRequestWithContext(ctx, "POST", base+path, bytes.NewReader(encoded))
+		if err != nil {
+			log.Fatal(err)
+		}
+		request.Header.Set("Content-Type", "application/json")
+		response, err := http.DefaultClient.Do(request)
 		if err == nil {
 			var found answer
 			err = json.NewDecoder(response.Body).Decode(&found)
@@ -74,12 +79,13 @@ func call(path string, body object) answer {
 		}
 		time.Sleep(wait)
 	}
+	return answer{}
 }
 
 func execute(t task) {
 	say := func(verb string, body object) answer {
 		body["lease_token"] = t.Token
-		return call("/_tasks/"+url.PathEscape(t.ID)+"/"+verb, body)
+		return call(context.Background(), "/_tasks/"+url.PathEscape(t.ID)+"/"+verb, body)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -122,8 +128,9 @@ func main() {
 		names = append(names, name)
 	}
 	for stop.Err() == nil {
-		claim := object{"claim_id": unique(), "worker": worker, "names": names, "max": 10, "wait": "5s", "lease": "30s"}
-		found := call("/_tasks/_claim", claim)
+		claim := object{"claim_id": unique(), "worker": worker, "names": names, "max": 10, "wait": "30s", "lease": "30s"}
+		// A claim that is cut off here before its answer has left gives its tasks back at once.
+		found := call(stop, "/_tasks/_claim", claim)
 		if found.Error != nil {
 			log.Fatalf("%s: %s", found.Error.Type, found.Error.Reason)
 		}

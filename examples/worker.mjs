@@ -9,23 +9,25 @@ const handlers = {
   reverse: async (payload) => [...payload].reverse().join(""),
 };
 
-let stopping = false;
-for (const signal of ["SIGTERM", "SIGINT"]) process.once(signal, () => (stopping = true));
+const stop = new AbortController();
+for (const signal of ["SIGTERM", "SIGINT"]) process.once(signal, () => stop.abort());
 
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
 // Every call may be repeated as it is: an outcome by its lease token, a claim by its claim_id.
-async function call(path, body) {
+async function call(path, body, signal) {
   for (let tries = 0; ; tries++) {
     try {
       const answer = await fetch(url + path, {
         method: "POST",
         headers: { "Content-Type": "application/json" },
         body: JSON.stringify(body),
+        signal,
       });
       if (![408, 429, 503].includes(answer.status)) return { status: answer.status, ...(await answer.json()) };
       await pause(1000 * Number(answer.headers.get("Retry-After") ?? 1));
     } catch (error) {
+      if (signal?.aborted) return {};
       if (tries === 2) console.error(`${url} does not answer: ${error.message}; trying again`);
       await pause(Math.min(5000, 100 * 2 ** tries));
     }
@@ -51,9 +53,10 @@ async function execute(task) {
   }
 }
 
-while (!stopping) {
-  const claim = { claim_id: randomUUID(), worker, names: Object.keys(handlers), max: 10, wait: "5s", lease: "30s" };
-  const { tasks = [], directive, error } = await call("/_tasks/_claim", claim);
+while (!stop.signal.aborted) {
+  const claim = { claim_id: randomUUID(), worker, names: Object.keys(handlers), max: 10, wait: "30s", lease: "30s" };
+  // A claim that is cut off here before its answer has left gives its tasks back at once.
+  const { tasks = [], directive, error } = await call("/_tasks/_claim", claim, stop.signal);
   if (error) throw new Error(`${error.type}: ${error.reason}`);
   await Promise.all(tasks.map(execute));
   if (directive === "drain") break;

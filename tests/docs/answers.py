@@ -1,7 +1,8 @@
 """Whether an output is the one that a document shows: the same but for what is another each time.
 
-`…` in a text stands for anything on that line, a line of its own for any lines. In JSON every field must be
-there and none besides; instants, positions, tokens and the like must only be of the same kind.
+In JSON every field must be there and none besides; instants, positions, tokens and the like must only be of
+the same kind. In a text ids, instants, spans of time, digests and the width of columns may differ,
+and `…` stands for anything on its line, or alone on it for any lines.
 """
 
 from __future__ import annotations
@@ -15,6 +16,14 @@ _VARYING = {
     "key", "key_id", "version", "owner", "until",
 }  # fmt: skip
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+_KINDS = {
+    "INSTANT": _INSTANT.pattern,
+    "ID": r"\b[0-9a-f]{26}\b",
+    "DIGEST": r"\b[0-9a-f]{64}\b",
+    "SPAN": r"\b(?:\d+(?:\.\d+)? (?:ms|s|min)(?: ago)?|now)\b",
+    "RULE": "─+",
+    " ": " +",
+}
 
 
 def values_of(text: str) -> list[Any]:
@@ -47,10 +56,9 @@ def differences(shown: Any, given: Any, path: str = "$") -> list[str]:
 def is_text_as_shown(shown: str, given: str) -> bool:
     """Tell whether a text fits what is shown of it."""
     pattern = "".join(
-        r"(?:.*\n)*?" if line.strip() == "…" else _pattern(line.rstrip()).pattern + r"[ ]*\n"
-        for line in shown.rstrip("\n").split("\n")
+        r"(?:.*\n)*?" if line == "…" else _pattern(line).pattern + r"\n" for line in _plain(shown).split("\n")
     )
-    return re.fullmatch(pattern, given.rstrip("\n") + "\n") is not None
+    return re.fullmatch(pattern, _plain(given) + "\n") is not None
 
 
 def _of_field(name: str, shown: Any, given: Any, path: str) -> list[str]:
@@ -60,6 +68,13 @@ def _of_field(name: str, shown: Any, given: Any, path: str) -> list[str]:
         alike = instants[0] == instants[1] and (all(numbers) or type(shown) is type(given))
         return [] if alike else [f"{path}: {shown!r} is shown, {given!r} is given, which is of another kind"]
     return differences(shown, given, path)
+
+
+def _plain(text: str) -> str:
+    """Replace what is another each time by what kind of thing it is."""
+    for kind, meant in _KINDS.items():
+        text = re.sub(meant, kind, text)
+    return "\n".join(line.strip() for line in text.strip("\n").split("\n"))
 
 
 def _pattern(shown: str) -> re.Pattern[str]:

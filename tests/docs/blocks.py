@@ -49,7 +49,7 @@ def blocks_of(document: Path) -> list[Block]:
 def steps_of(document: Path) -> list[tuple[Block, Block | None]]:
     """Pair each block that does something with the output that follows it."""
     blocks = blocks_of(document)
-    following: list[Block | None] = [*blocks[1:], None]
+    following: list[Block | None] = [*blocks, None][1:]
     return [
         (block, after if after is not None and after.language in OUTPUTS and not after.words else None)
         for block, after in zip(blocks, following, strict=True)
