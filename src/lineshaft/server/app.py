@@ -97,7 +97,7 @@ class Application:
             response = _INTERNAL
         if response is not None:
             self.metrics.count(response.status)
-            await _send(send, response)
+            await _send(scope, send, response)
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> Response | None:
         headers = self._screened(scope)
@@ -250,10 +250,14 @@ def _response(endpoint: Endpoint, query: Any, answer: Any) -> Response:
     return Response(status, _encode(answer), endpoint.media, _SOON if status == 503 else ())
 
 
-async def _send(send: Send, response: Response) -> None:
+async def _send(scope: Scope, send: Send, response: Response) -> None:
     headers = [*response.headers, (b"content-length", b"%d" % len(response.body))]
     if response.media is not None:
         headers.append((b"content-type", response.media))
+    protocol = scope.get("lineshaft.protocol")
+    if protocol is not None:
+        await protocol.respond(response.status, headers, response.body)
+        return
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body})
 

@@ -252,6 +252,7 @@ class Session:
 
     async def _push_some(self, room: int) -> bool:
         """Claim and push; returns whether the worker is to go. Given up when the credit changes."""
+        began = self._calls.now()
         claim = asyncio.ensure_future(self._calls.lease(self._identity, self._claim(room)))
         changed = asyncio.ensure_future(self._changed.wait())
         try:
@@ -266,6 +267,9 @@ class Session:
         if answer.tasks:
             self._in_flight |= {task.lease_token: task.task_id for task in answer.tasks}
             await self._say("tasks", PushedTasks(tasks=answer.tasks, position=answer.position))
+        elif answer.directive != "drain" and self._calls.now() < began + _PARKED_FOR:
+            # Sent away before its time: the worker has let a lease run out, and must give a sign of life first.
+            await self._changed.wait()
         return answer.directive == "drain"
 
     def _is_for_us(self, directive: Directive) -> bool:
