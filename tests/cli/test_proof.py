@@ -1,4 +1,4 @@
-"""The demo's proof: what it accepts, and that it finds every way in which a file can be lost or counted twice."""
+"""The demo's proof: what it accepts, and every way to lose a file or to count it twice that it finds."""
 
 from __future__ import annotations
 

@@ -78,6 +78,7 @@ class Output:
         from rich.text import Text
 
         console().print(Text(visible(text), style=style), soft_wrap=True)
+        sys.stdout.flush()
 
     def note(self, text: str, *, style: str = "") -> None:
         """Print a sentence beside the result, to standard error."""

@@ -44,6 +44,14 @@ class Child:
         """Tell whether it still runs."""
         return self.process.poll() is None
 
+    def freeze(self) -> None:
+        """Stop it where it is, with SIGSTOP."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self.process.send_signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """End it with SIGKILL, and wait until it is gone."""
         self.process.kill()

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import logging
+import os
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lineshaft.cli.arguments import seconds_of
 from lineshaft.cli.logs import LogLevel, start_logging
 from lineshaft.cli.session import Session
+from lineshaft.cli.version import version
+
+if TYPE_CHECKING:
+    from lineshaft.server.serve import Coordinator
 
 
 async def serve(
@@ -56,4 +62,24 @@ async def serve(
         grace=seconds_of(grace, "--grace"),
     )
     start_logging(log_level, as_json=session.out.as_json)
-    await run(settings)
+    # Uvicorn's lines about itself say nothing that ours does not.
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+
+    def announce(coordinator: Coordinator) -> None:
+        if session.out.as_json:
+            session.out.line(_described(coordinator))
+        else:
+            session.out.say(coordinator.startup_line)
+
+    await run(settings, announce=announce)
+
+
+def _described(coordinator: Coordinator) -> dict[str, object]:
+    store = coordinator.engine.store
+    return {
+        "url": coordinator.url,
+        "store": store.url,
+        "tier": store.tier,
+        "version": version(),
+        "pid": os.getpid(),
+    }

@@ -24,7 +24,14 @@ def make_table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None
 ) -> Table:
     """Make a table without vertical lines; the first column never wraps, `name#` is right-aligned."""
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        pad_edge=False,
+    )
     for place, column in enumerate(columns):
         numeric = column.endswith("#")
         table.add_column(

@@ -91,7 +91,7 @@ def _code_and_hint(error: LineshaftError) -> tuple[ExitCode, str | None]:
         return ExitCode.UNAVAILABLE, hint or f"nothing is lost: repeat the command{after}"
     if isinstance(error, TimeoutError):
         return ExitCode.UNAVAILABLE, hint
-    if error.status == 422 and error.field == "url":
+    if error.status == 422 and error.field in _SETTINGS:
         return ExitCode.USAGE, hint
     if 400 <= error.status < 500 or isinstance(error, _AT_HOME):
         return ExitCode.REFUSED, hint
@@ -109,6 +109,9 @@ def _connection_error(error: LineshaftError) -> str | None:
     code = getattr(cause, "errno", None)
     return os.strerror(code) if code and code > 0 else getattr(cause, "strerror", None) or str(cause)
 
+
+_SETTINGS = ("url", "listen", "store", "synchronous")
+"""Fields that no call has: what is wrong with them was said to this command."""
 
 _HINTS: dict[str, str] = {
     "unauthorized": "give an API key with --api-key or LINESHAFT_API_KEY; `lineshaft keys create` makes one",

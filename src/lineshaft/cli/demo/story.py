@@ -13,6 +13,7 @@ from rich.progress import Progress
 from lineshaft.cli.demo.files import Listing, find_files, task_id, walk_again
 from lineshaft.cli.demo.handlers import QUEUE
 from lineshaft.cli.demo.proof import Proof, prove
+from lineshaft.cli.demo.watch import Watch
 from lineshaft.cli.demo.work import Coordinator
 from lineshaft.cli.exits import ExitCode
 from lineshaft.cli.processes import Child, LocalCoordinator, Processes
@@ -27,8 +28,6 @@ MANY = 2000
 """With fewer files each task pauses a little, so that there is a middle in which to kill."""
 LASTS = 2.5
 """Seconds that the work on few files is stretched to."""
-STALL = 60.0
-_POLL = 0.02
 
 
 class Recovered(msgspec.Struct, kw_only=True):
@@ -81,7 +80,6 @@ class Story:
         self.tell = tell
         self.recovered = Recovered()
         self._died_at = 0
-        self._victim_held: set[str] = set()
 
     async def run(self) -> Report:
         """Tell it from beginning to end; Trouble where a process or the coordinator fails for good."""
@@ -140,36 +138,44 @@ class Story:
         pause = 0.0 if total >= MANY else min(1.0, LASTS * WORKERS * CONCURRENCY / total)
         await coordinator.enqueue(tasks, pause=pause, step=lambda count: self.progress.advance(bar, count))
         self.progress.update(bar, description="hashing", completed=0)
-        watch = _Watch(coordinator, processes, total, lambda done: self.progress.update(bar, completed=done))
+        watch = Watch(coordinator, processes, total, lambda done: self.progress.update(bar, completed=done))
         await watch.until(int(total * KILL_WORKER_AT))
-        await self._kill_worker(coordinator, processes, workers)
+        survivor = await self._kill_worker(coordinator, watch, workers)
         await watch.until(int(total * KILL_COORDINATOR_AT))
+        # While it is at work, so that there are outcomes which it must keep.
+        await watch.until_at_work(survivor)
         await self._restart(local)
         await watch.until(total)
         seconds = time.monotonic() - began
         self.progress.remove_task(bar)
         return seconds
 
-    async def _kill_worker(
-        self, coordinator: Coordinator, processes: Processes, workers: list[Child]
-    ) -> None:
-        """Kill the worker that holds most, and ask the coordinator what that was."""
-        deadline = time.monotonic() + STALL
+    async def _kill_worker(self, coordinator: Coordinator, watch: Watch, workers: list[Child]) -> Child:
+        """Kill a worker at a moment in which it holds tasks, ask what it held, and return the other one."""
+        victim, worker_id = await self._frozen_at_work(coordinator, watch, workers)
+        watch.expect_end_of(victim)
+        victim.kill()
+        held = await coordinator.held_by(worker_id)
+        self.recovered.held_by_killed = len(held)
+        self.tell(f"killed worker {victim.pid} with SIGKILL; it held {_count(len(held), 'task')}")
+        return next(worker for worker in workers if worker is not victim)
+
+    async def _frozen_at_work(
+        self, coordinator: Coordinator, watch: Watch, workers: list[Child]
+    ) -> tuple[Child, str]:
+        """Freeze one worker after the other until one is found that holds tasks; return it and its id."""
         while True:
             seen = await coordinator.workers()
-            busy = [worker for worker in workers if worker.pid in seen and seen[worker.pid].held]
-            if busy:
-                break
-            processes.check()
-            if time.monotonic() > deadline:
-                raise Trouble("no worker came to hold a task", hint=workers[0].said() or None)
-            await asyncio.sleep(_POLL)
-        victim = max(busy, key=lambda worker: seen[worker.pid].held)
-        processes.forget(victim)
-        victim.kill()
-        self._victim_held = await coordinator.held_by(seen[victim.pid].worker_id)
-        self.recovered.held_by_killed = len(self._victim_held)
-        self.tell(f"killed worker {victim.pid} with SIGKILL; it held {len(self._victim_held)} tasks")
+            for worker in workers:
+                if worker.pid in seen and seen[worker.pid].held:
+                    worker.freeze()
+                    worker_id = seen[worker.pid].worker_id
+                    if await coordinator.held_by(worker_id):
+                        return worker, worker_id
+                    worker.thaw()
+            if watch.over:
+                raise Trouble("all work was done before a worker could be killed: name a larger directory")
+            await watch.look()
 
     async def _restart(self, local: LocalCoordinator) -> None:
         """Kill the coordinator, and start another on the same store."""
@@ -181,9 +187,8 @@ class Story:
         self.tell(f"killed coordinator {old} with SIGKILL")
         await local.start()
         self.recovered.downtime = round(time.monotonic() - began, 3)
-        self.tell(
-            f"restarted it on the same store as {local.child.pid}, {self.recovered.downtime:.1f} s later"
-        )
+        later = self.recovered.downtime
+        self.tell(f"restarted it on the same store as process {local.child.pid}, {later:.1f} s later")
 
     async def _prove(self, coordinator: Coordinator, tasks: dict[str, str], started_ns: int) -> Proof:
         listed = [task async for task in coordinator.tasks()]
@@ -231,30 +236,5 @@ class Story:
         )
 
 
-class _Watch:
-    """Follows how many tasks have ended."""
-
-    def __init__(
-        self, coordinator: Coordinator, processes: Processes, total: int, show: Callable[[int], None]
-    ) -> None:
-        self._coordinator = coordinator
-        self._processes = processes
-        self._total = total
-        self._show = show
-        self._done = -1
-        self._moved_at = time.monotonic()
-
-    async def until(self, done: int) -> None:
-        """Wait until so many have ended. Raises Trouble where nothing moves for a minute."""
-        while self._done < done:
-            counts = await self._coordinator.counts()
-            ended = sum(counts.get(state, 0) for state in ("completed", "failed", "cancelled"))
-            if ended != self._done:
-                self._done, self._moved_at = ended, time.monotonic()
-                self._show(ended)
-            elif time.monotonic() - self._moved_at > STALL:
-                raise Trouble(
-                    f"nothing has moved for {STALL:.0f} s: {self._done} of {self._total} tasks have ended"
-                )
-            self._processes.check()
-            await asyncio.sleep(_POLL)
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
