@@ -53,20 +53,20 @@ class Coordinator:
         self._server.should_exit = True
 
 
-async def serve(settings: ServerSettings, *, announce: Callable[[str], None] | None = None) -> None:
+async def serve(settings: ServerSettings, *, announce: Callable[[Coordinator], None] | None = None) -> None:
     """Run a coordinator until SIGTERM or SIGINT; a second signal ends it at once.
 
-    `announce` gets the startup line (default: standard output). Raises `InsecureListen`, `StoreInUse` and
-    what else opening the store or the address raises.
+    `announce` is called when it takes work (default: print the startup line). Raises `InsecureListen`,
+    `StoreInUse` and what else opening the store or the address raises.
     """
     async with running(settings) as coordinator:
         with _signals(coordinator):
-            (announce or _announce)(coordinator.startup_line)
+            (announce or _announce)(coordinator)
             await coordinator._server.finished.wait()
 
 
-def _announce(line: str) -> None:
-    sys.stdout.write(line + "\n")
+def _announce(coordinator: Coordinator) -> None:
+    sys.stdout.write(coordinator.startup_line + "\n")
     sys.stdout.flush()
 
 
