@@ -30,7 +30,8 @@ class ScriptedStore(MemoryStore):
         self.look_up_gate = asyncio.Event()
         self.read_gate = asyncio.Event()
         self.load_gate = asyncio.Event()
-        for gate in (self.gate, self.look_up_gate, self.read_gate, self.load_gate):
+        self.renew_gate = asyncio.Event()
+        for gate in (self.gate, self.look_up_gate, self.read_gate, self.load_gate, self.renew_gate):
             gate.set()
         self.look_ups: list[list[tuple[str, str]]] = []
         self.reads: list[list[tuple[Blob, int]]] = []
@@ -55,6 +56,7 @@ class ScriptedStore(MemoryStore):
 
     async def renew(self, ownership: Ownership) -> None:
         self.renewed += 1
+        await self.renew_gate.wait()
         await super().renew(ownership)
 
     async def load(self, ownership: Ownership) -> Snapshot:

@@ -118,6 +118,18 @@ async def test_a_waiting_enqueue_survives_and_says_that_it_created(w: World) -> 
 
 
 @in_world
+async def test_what_parked_in_a_batch_that_is_rejected_twice_is_done_again_whole(w: World) -> None:
+    good, waiting, bad = w.enqueue("good"), w.enqueue("w", wait=60_000), w.enqueue("bad", payload=BAD)
+    await good
+    with pytest.raises(Invalid):
+        await bad
+    await w.settle()
+    assert not waiting.done()
+    await w.complete(*(await w.claim(5)).tasks)
+    assert (await waiting).created
+
+
+@in_world
 async def test_one_bad_item_of_a_bulk_spoils_only_itself(w: World) -> None:
     tasks = tuple(NewTask(id=f"t{n}", spec=SPEC, payload=BAD if n == 4 else b"1") for n in range(7))
     reply = await w.submit(Enqueue(tenant=T, tasks=tasks))
@@ -141,17 +153,24 @@ async def test_one_bad_result_of_a_report_spoils_only_itself(w: World) -> None:
     assert not isinstance(released, LineshaftError)
 
 
-@in_world
-async def test_a_fence_during_the_bisect_tells_everybody_to_repeat(w: World) -> None:
-    parked = w.claim(wait=60_000, queues=("elsewhere",))
-    await w.settle()
-    handles = [w.enqueue("a"), w.enqueue("bad", payload=BAD), w.enqueue("c")]
-    w.store.script.extend(["ok", "fence"])
-    for handle in (*handles, parked):
-        with pytest.raises(Unavailable):
-            await handle
-    await w.enqueue("d")
-    assert await stored(w) == {"d"}
+@pytest.mark.parametrize("leases", [0, 1])
+def test_a_fence_during_the_bisect_tells_everybody_to_repeat(leases: int) -> None:
+    @in_world
+    async def story(w: World) -> None:
+        if leases:  # so that the load itself has something to commit, and is fenced there
+            await w.enqueue("held")
+            await w.claim()
+        parked = w.claim(wait=60_000, queues=("elsewhere",))
+        await w.settle()
+        handles = [w.enqueue("a"), w.enqueue("bad", payload=BAD), w.enqueue("c")]
+        w.store.script.extend(["ok", "fence"])
+        for handle in (*handles, parked):
+            with pytest.raises(Unavailable):
+                await handle
+        await w.enqueue("d")
+        assert await stored(w) - {"held"} == {"d"}
+
+    story()
 
 
 @in_world

@@ -118,6 +118,23 @@ async def test_a_reply_waits_until_an_ownership_that_ran_out_is_confirmed() -> N
 
 
 @virtual
+async def test_a_commit_that_took_longer_than_the_ownership_confirms_only_what_was_computed_before() -> None:
+    store = ScriptedStore(valid_for=3_000)
+    async with world(store) as w:
+        store.renew_gate.clear()
+        store.stall()
+        enqueued = w.enqueue("a")
+        await w.settle()
+        read = w.get("a")  # computed after the commit was sent: a successor may have come since
+        await w.pass_time(5)
+        store.go_on()
+        await w.settle()
+        assert enqueued.done() and not read.done()
+        store.renew_gate.set()
+        assert (await read).task.id == "a"
+
+
+@virtual
 async def test_an_ownership_is_kept_alive_while_nothing_happens() -> None:
     store = ScriptedStore(valid_for=9_000)
     async with world(store) as w:

@@ -42,6 +42,20 @@ async def test_they_run_out_afterwards_with_what_they_had_left(w: World) -> None
 
 
 @in_world
+async def test_another_deadline_in_a_stall_does_not_take_the_leases_along(w: World) -> None:
+    await w.enqueue("a")
+    [task] = (await w.claim(lease=5_000)).tasks
+    w.store.stall()
+    stuck, claim = w.record("x"), w.claim(wait=7_000, worker="other")
+    await w.pass_time(8)
+    w.store.go_on()
+    await stuck
+    assert (await claim).tasks == []
+    [reply] = (await w.complete(task)).items
+    assert not isinstance(reply, LineshaftError)
+
+
+@in_world
 async def test_other_deadlines_pass_in_a_stall(w: World) -> None:
     w.store.stall()
     stuck = w.record("x")
