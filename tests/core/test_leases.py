@@ -36,6 +36,16 @@ def test_a_lost_lease_queues_the_task_at_once_for_another_attempt(w: World) -> N
     assert (again.id, again.attempt, lost_leases(again)) == (lost.id, 2, 1)
 
 
+def test_a_frozen_worker_is_not_given_what_it_has_just_lost(w: World) -> None:
+    w.enqueue()
+    [lost] = w.claim("frozen")
+    parked = w.park("frozen")
+    w.advance(LEASE)
+    assert ids(parked.tasks) == []
+    [again] = w.claim("b")
+    assert (again.id, again.attempt) == (lost.id, 2)
+
+
 def test_a_heartbeat_extends_the_lease(w: World) -> None:
     w.enqueue()
     [held] = w.claim()

@@ -15,7 +15,7 @@ import msgspec
 
 from lineshaft.core.backoff import retry_delay
 from lineshaft.core.batch import Blob
-from lineshaft.core.claims import begin, check, claim, give_back, match, release
+from lineshaft.core.claims import begin, check, claim, dismiss, give_back, match, release
 from lineshaft.core.commands import (
     CancelHeld,
     Complete,
@@ -30,7 +30,7 @@ from lineshaft.core.commands import (
 from lineshaft.core.enqueue import known
 from lineshaft.core.memory import Memory
 from lineshaft.core.replies import Claimed, OpReply, Reported
-from lineshaft.core.task import MAX_LOST_LEASES, Run, Settled, State, Task
+from lineshaft.core.task import MAX_LOST_LEASES, Lease, Run, Settled, State, Task
 from lineshaft.core.tenants import Tenant
 from lineshaft.errors import LeaseLost, LineshaftError
 
@@ -100,7 +100,8 @@ def lose_lease(memory: Memory, tenant: Tenant, task: Task) -> None:
     run = task.run
     assert run is not None
     started = task.state is State.RUNNING
-    memory.end_lease(tenant, task, "lease_lost")
+    lease = memory.end_lease(tenant, task, "lease_lost")
+    _distrust(memory, tenant, lease)
     run.lost_leases += 1
     memory.ledger.totals["lost"] += 1
     exhausted = started and run.attempt > task.spec.max_retries
@@ -115,6 +116,14 @@ def lose_lease(memory: Memory, tenant: Tenant, task: Task) -> None:
         memory.finish(tenant, task, State.FAILED, "too_many_lost_leases")
     else:
         memory.run_again(tenant, task, task.run_at, "lease_lost")
+
+
+def _distrust(memory: Memory, tenant: Tenant, lease: Lease) -> None:
+    """Give a worker that let a lease run out nothing until it asks again: frozen, it would lose that too."""
+    worker = tenant.fleet.of(lease.worker_id, lease.incarnation)
+    if worker is not None:
+        for claimer in list(worker.claimers.values()):
+            dismiss(memory, tenant, claimer)
 
 
 def time_out(memory: Memory, tenant: Tenant, task: Task) -> None:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 WAIT = 30
 """Seconds that a claim is parked at the coordinator."""
 
+SIGN_OF_LIFE = 10.0
+"""Seconds between two words over an idle session."""
+
 _logger = logging.getLogger("lineshaft.worker")
 
 
@@ -38,6 +41,7 @@ class Intake:
         self._open = True
         self.by_claims = True
         """Whether tasks come in by claims now, so that reports should bring some."""
+        self._granted: int | None = None
         self._recount = False
         """A session was lost: what it pushed last may not have arrived, and must be given back."""
 
@@ -142,16 +146,28 @@ class Intake:
             granting.cancel()
             await asyncio.gather(granting, return_exceptions=True)
 
+    def reassure(self) -> None:
+        """Give the coordinator a sign of life, after which it pushes again: it has taken a lease away."""
+        self._granted = None
+        self._wake.set()
+
     async def _grant(self, session: PushSession) -> None:
-        """Keep the credit equal to the room of the pool; none once it is to take nothing in."""
-        granted: int | None = None
+        """Keep the credit equal to the room of the pool; none once it is to take nothing in.
+
+        Said again from time to time, as a sign of life: a worker that lets leases run out is pushed no more.
+        """
+        self._granted = None
         while True:
             credit = min(self._pool.capacity(), 1000) if self._open else 0
-            if credit != granted:
+            if credit != self._granted:
                 await session.credit(Credit(max=credit))
-                granted = credit
+                self._granted = credit
             self._wake.clear()
-            await self._wake.wait()
+            try:
+                async with asyncio.timeout(SIGN_OF_LIFE):
+                    await self._wake.wait()
+            except TimeoutError:
+                self._granted = None
 
     def _hello(self) -> Hello:
         pool = self._pool

@@ -285,6 +285,7 @@ class Pool:
         if held.reported or held.acknowledged:
             return
         _logger.warning("lost the lease of task %s (%s)", held.task.task_id, held.task.name)
+        self._intake.reassure()
         held.reported = True
         held.interrupt(None, "the lease is lost")
         if held in self._ready:
