@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lineshaft.sdk.outcomes import TaskError as TaskError
     from lineshaft.sdk.task import Task as Task
     from lineshaft.sdk.worker import Worker as Worker
+    from lineshaft.version import __version__ as __version__
 
 _HOMES = {
     "App": "lineshaft.embedded.app",
@@ -52,6 +53,7 @@ _HOMES = {
     "Worker": "lineshaft.sdk.worker",
     "WrongArgument": "lineshaft.sdk.failures",
     "WrongDefinition": "lineshaft.sdk.failures",
+    "__version__": "lineshaft.version",
 }
 
 __all__ = [  # noqa: PLE0604 (one list of names, of which this is the order)
@@ -62,10 +64,6 @@ __all__ = [  # noqa: PLE0604 (one list of names, of which this is the order)
 def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
-        if name == "__version__":
-            from importlib.metadata import version
-
-            return version("lineshaft")
         raise AttributeError(f"module 'lineshaft' has no attribute {name!r}")
     value = getattr(importlib.import_module(home), name)
     globals()[name] = value

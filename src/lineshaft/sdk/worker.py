@@ -8,7 +8,6 @@ once.
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 import logging
 import os
 import secrets
@@ -30,6 +29,7 @@ from lineshaft.sdk.pool import Pool
 from lineshaft.sdk.threads import Threads
 from lineshaft.sdk.transport import Transport
 from lineshaft.sdk.worker_settings import WorkerSettings
+from lineshaft.version import __version__
 from lineshaft.wire import Call
 from lineshaft.wire.workers import Worker as Identity
 
@@ -224,7 +224,7 @@ def _identity(settings: WorkerSettings) -> Identity:
         id=settings.name or f"{host}-{os.getpid()}-{secrets.token_hex(3)}",
         incarnation=secrets.token_hex(8),
         name=settings.name,
-        version=importlib.metadata.version("lineshaft"),
+        version=__version__,
         capabilities=settings.capability,
         resources=settings.resources,
         host=host,
