@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from lineshaft import App, Context, Snooze
@@ -45,7 +45,7 @@ def thumbnail(ctx: Context, image: Image, longest: int = 200) -> Image:
         raise NotAPicture(image.path)
     ctx.raise_if_cancelled()
     scale = longest / max(image.width, image.height)
-    path = PurePosixPath(image.path)
+    path = Path(image.path)
     return Image(
         path=str(path.with_suffix(f".{longest}{path.suffix}")),
         width=round(image.width * scale),
@@ -54,8 +54,8 @@ def thumbnail(ctx: Context, image: Image, longest: int = 200) -> Image:
 
 
 @app.task(retry_policy={"backoff": "exponential", "base": "2s", "cap": "5m"})
-async def publish(ctx: Context, path: str) -> None:
-    """Not ready yet: ask for it again later, without burning an attempt."""
-    if ctx.fence == 1:
+def publish(ctx: Context, path: str) -> None:
+    """Wait for a file, without burning attempts and without holding up a worker."""
+    if not Path(path).exists():
         raise Snooze("10s")
     ctx.log.info("published %s", path)

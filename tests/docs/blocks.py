@@ -6,6 +6,7 @@
 ```sh skip           shown only; allowed for few commands (see test_documents.py)
 ```python            run as a script
 ```LANGUAGE file=F   written to F beside the others; equal to examples/F where there is one
+```text session      a push session, line by line: → what is sent, ← what comes
 ```json | text       after a block that ran: its output, `…` standing for anything; else shown only
 """
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from lineshaft.cli.exits import MEANINGS
 from lineshaft.errors import BY_TYPE, LineshaftError
-from lineshaft.wire import CALLS, Call
+from lineshaft.wire import CALLS, SESSION_PATH, SUBPROTOCOL, Call
 from tests.docs.answers import differences, is_text_as_shown, values_of
 from tests.docs.blocks import Block, blocks_of, steps_of
 from tests.docs.desk import ROOT, Desk
@@ -83,6 +86,25 @@ def test_links_lead_somewhere(document: Path) -> None:
 def anchors_of(document: Path) -> set[str]:
     headings = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_protocol_shows_the_session(tmp_path: Path) -> None:
+    [block] = [block for block in blocks_of(PROTOCOL) if block.words == ("session",)]
+    lines = re.findall(r"^(→|←|  task) ?(.*(?:\n {3,}.*)*)", block.text, re.MULTILINE)
+    with Desk(tmp_path) as desk:
+        desk.serve()
+        place = desk.url.replace("http", "ws", 1) + SESSION_PATH
+        with connect(place, subprotocols=[Subprotocol(SUBPROTOCOL)]) as line:
+            for sign, text in lines:
+                if sign == "→":
+                    line.send(text)
+                elif sign == "←":
+                    wrong = differences(json.loads(text), json.loads(line.recv(timeout=10)))
+                    assert not wrong, f"{text}: {wrong}"
+                elif "enqueued" in text:
+                    desk.run("lineshaft", "enqueue", "mail", "--queue", "mail", "--task-id", "m-2")
+                else:
+                    desk.run("lineshaft", "tasks", "cancel", "m-2", "--reason", "not needed")
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=lambda call: call.name)

@@ -51,7 +51,10 @@ def test_first_task(desk: Desk) -> None:
 
 
 def test_embedded(desk: Desk) -> None:
-    assert desk.run("python", "embedded.py").splitlines()[-1] == "sum of squares: 338350"
+    first = desk.run("python", "embedded.py").splitlines()
+    again = desk.run("python", "embedded.py").splitlines()
+    assert first == ["new: 100", "sum of squares: 338350"]
+    assert again == ["new: 0", "sum of squares: 338350"]
 
 
 def test_worker_app(desk: Desk) -> None:
@@ -63,6 +66,8 @@ def test_worker_app(desk: Desk) -> None:
         "width": 400,
         "height": 300,
     }
+    Path(desk.folder, "cat.400.png").touch()
+    assert enqueue(desk, "publish", {"path": "cat.400.png"}) is None
 
 
 @pytest.mark.requires("curl")
