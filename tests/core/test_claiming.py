@@ -53,6 +53,8 @@ def test_a_parked_claim_gets_the_task_when_it_comes(w: World) -> None:
     task = w.enqueue()
     [held] = parked.tasks
     assert (held.id, held.state) == (task.id, State.RUNNING)
+    w.advance(HOUR)
+    assert len(parked.answers) == 1, "not answered again when its time is up"
 
 
 def test_one_task_wakes_one_waiter_first_come_first_served(w: World) -> None:

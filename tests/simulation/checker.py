@@ -120,8 +120,12 @@ class Checker:
     def fenced(self, ownership: Ownership, batch: Batch, why: str) -> None:
         """A commit was refused: its owner must have lost the shard, or it came very late."""
         late = batch.position < self.position
-        usurped = ownership.epoch < self.epoch or self.last_epoch != ownership.epoch
+        usurped = ownership.epoch < self.epoch or ownership.epoch != self.last_epoch
         self._check(late or usurped, f"[20] the owner was fenced at {batch.position}: {why}")
+
+    def released(self) -> None:
+        """The owner has given the shard back; what it sent before may come too late now."""
+        self.last_epoch = 0
 
     def pruning(self, before: int) -> None:
         """The store is asked to forget what ended long ago."""

@@ -133,8 +133,10 @@ class Coordinator:
         life, self._life = self._life, None
         if life is not None and life.engine is not None:
             self._trace("coordinator", f"life {life.number} closes")
-            await life.context.run(asyncio.ensure_future, life.engine.close())
-            life.end()
+            try:
+                await life.context.run(asyncio.ensure_future, life.engine.close())
+            finally:
+                life.end()
 
     async def keep_crashing(self) -> None:
         """Crash or stop now and then, and start again a while later."""

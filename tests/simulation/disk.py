@@ -86,6 +86,7 @@ class Link:
 
     async def release(self, ownership: Ownership) -> None:
         await self._ask(lambda: self.disk.store.release(ownership))
+        self.disk.checker.released()
 
     async def load(self, ownership: Ownership) -> Snapshot:
         return await self._ask(lambda: self.disk.store.load(ownership))
