@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,7 @@ import pytest
 from lineshaft import App, Context, ResultTimeout, TaskCancelled, TaskFailed, Worker
 from lineshaft.errors import Conflict, Invalid, LineshaftError, NotFound, TooLarge
 from lineshaft.wire import CALLS
-
-
-@asynccontextmanager
-async def working(app: App, *args: Any, **settings: Any) -> AsyncIterator[Worker]:
-    """Run a worker beside the test, and drain it at the end."""
-    worker = app.worker(*args, **settings)
-    running = asyncio.create_task(worker.run())
-    try:
-        yield worker
-    finally:
-        worker.drain("the test is over")
-        await asyncio.wait_for(running, 20)
+from tests.embedded.conftest import working
 
 
 @pytest.fixture(params=["memory://", "sqlite:///jobs.db"])

@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
 from lineshaft import App, Context, TaskCancelled
 from lineshaft.errors import Unauthorized
 from lineshaft.wire import CALLS, NewKey
+from tests.embedded.conftest import working
 from tests.sdk.conftest import Coordinator, until
 
 
 @pytest.fixture(params=[True, False], ids=["push", "poll"])
 def push(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
-
-
-@asynccontextmanager
-async def working(app: App, *args: Any, **settings: Any) -> AsyncIterator[None]:
-    worker = app.worker(*args, **settings)
-    running = asyncio.create_task(worker.run())
-    try:
-        yield
-    finally:
-        worker.drain("the test is over")
-        await asyncio.wait_for(running, 30)
 
 
 async def test_enqueue_work_result(coordinator: Coordinator, push: bool) -> None:
