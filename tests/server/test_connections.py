@@ -271,3 +271,15 @@ async def test_a_shutdown_answers_whoever_waits(limits: Limits) -> None:
             assert (status, json.loads(body)["error"]["type"]) == (503, "unavailable")
             assert headers["retry-after"] == "1"
             assert await line.ended()
+
+
+async def test_an_offer_to_speak_another_protocol_is_passed_over(line: Line) -> None:
+    upgrade = (
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n"
+    )
+    assert (await line.exchange(upgrade))[0] == 200
+
+
+async def test_http_1_0_is_served_and_closed(line: Line) -> None:
+    assert (await line.exchange(b"GET / HTTP/1.0\r\n\r\n"))[0] == 200
+    assert await line.ended()

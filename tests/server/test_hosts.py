@@ -7,7 +7,9 @@ import pytest
 from lineshaft.server.hosts import AllowedHosts, is_loopback, split_address
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "127.0.0.1", "127.0.0.1:7077", "[::1]", "[::1]:7077", "localhost."])
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:80", "127.0.0.1", "127.0.0.1:7077", "[::1]", "[::1]:7077", "localhost."]
+)
 def test_a_local_coordinator_serves_local_names_at_any_port(host: str) -> None:
     assert AllowedHosts("127.0.0.1").allows(host.encode())
 

@@ -7,6 +7,7 @@ size (413), syntax (400), meaning (422), and then what the call itself finds.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -97,7 +98,8 @@ class Application:
             response = _INTERNAL
         if response is not None:
             self.metrics.count(response.status)
-            await _send(scope, send, response)
+            with contextlib.suppress(asyncio.CancelledError):  # gone while it was sent
+                await _send(scope, send, response)
 
     async def _respond(self, scope: Scope, receive: Receive, send: Send) -> Response | None:
         headers = self._screened(scope)

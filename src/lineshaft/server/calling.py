@@ -48,7 +48,7 @@ class Calling:
     def is_past(self, row: Row) -> bool:
         """Tell whether the task's result is past its time."""
         expires_at = None if row.run is None else row.run.result_expires_at
-        return expires_at is not None and expires_at <= self.now()
+        return expires_at is not None and expires_at <= self.engine.now(row.tenant)
 
     async def operate(self, identity: Identity, op: commands.Op) -> replies.OpReply:
         """Apply one operation on a lease. Raises `NotFound`, `LeaseLost`."""

@@ -117,7 +117,7 @@ class ChangeCalls(Calling):
             filter=chosen,
             sort="created_at",
             limit=_PAGE,
-            now=self.now(),
+            now=self.engine.now(identity.tenant),
             # What is enqueued after the call is never touched.
             max_seq=stats.counters.seq - 1,
         )

@@ -45,7 +45,9 @@ class Endpoint:
             self._body = BodyReader(call.body or Nothing, levels=levels)
 
     def checked_media(self, headers: Headers) -> str | None:
-        """Return the body's media type. Raises `UnsupportedMediaType`."""
+        """Return the body's media type, None where there is no body. Raises `UnsupportedMediaType`."""
+        if self.call.body is None and not headers.announces_body:
+            return None
         media = headers.media_type()
         if media == NDJSON and self.call.name != "bulk":
             raise UnsupportedMediaType(f"expected Content-Type: {JSON}")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from lineshaft.errors import Malformed, UnsupportedMediaType
 
 _ONCE = {b"host", b"content-type", b"authorization", b"origin", b"last-event-id", b"content-encoding"}
-_KEPT = _ONCE | {b"accept", b"traceparent", b"content-length"}
+_KEPT = _ONCE | {b"accept", b"traceparent", b"content-length", b"transfer-encoding"}
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
@@ -59,9 +59,9 @@ class Headers:
         return b"text/event-stream" in self._values.get(b"accept", b"").lower()
 
     @property
-    def content_length(self) -> int:
-        """Return the size that the body is said to have; 0 where nothing is said."""
-        return int(self._values.get(b"content-length", b"0"))
+    def announces_body(self) -> bool:
+        """Whether a body follows."""
+        return self._values.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in self._values
 
     def media_type(self) -> str | None:
         """Return `application/json` or `application/x-ndjson`, None where nothing is said.

@@ -7,7 +7,21 @@ from collections.abc import Iterable, Mapping
 
 from lineshaft.core.replies import QueueState, StatsReply
 from lineshaft.core.task import State
+from lineshaft.engine.metrics import Histogram
+from lineshaft.engine.metrics import Metrics as ShardMetrics
 
+_SHARD_COUNTERS = {
+    "commands": "Commands taken.",
+    "commits": "Commits made.",
+    "commit_retries": "Commits sent again because their outcome was unknown.",
+    "committed_rows": "Rows committed.",
+    "refused": "Commands refused because too much was pending.",
+    "given_up": "Replies that were not durable in time.",
+    "stalls": "Times that the store did not answer for long.",
+    "fences": "Times that another owner took the shard.",
+    "loads": "Times that the shard was loaded.",
+    "pruned": "Finished tasks pruned.",
+}
 _OPEN = (State.SCHEDULED, State.WAITING, State.QUEUED, State.CLAIMED, State.RUNNING)
 
 
@@ -37,6 +51,7 @@ def render(
     tier: str,
     uptime: float,
     pending_bytes: int,
+    shards: Iterable[ShardMetrics],
 ) -> str:
     """Return the metrics of one tenant and of the process."""
     page = _Page()
@@ -69,7 +84,23 @@ def render(
     ):
         page.family(f"lineshaft_{name}", "gauge", about, [({}, value)])
     _queues(page, list(queues))
+    _shards(page, list(shards))
     return page.text()
+
+
+def _shards(page: _Page, shards: list[ShardMetrics]) -> None:
+    for field, about in _SHARD_COUNTERS.items():
+        samples: list[tuple[dict[str, str], float]] = [
+            ({"shard": str(shard.shard)}, getattr(shard, field)) for shard in shards
+        ]
+        page.family(f"lineshaft_shard_{field}_total", "counter", about, samples)
+    for field, about in (
+        ("commit_seconds", "How long commits took."),
+        ("batch_commands", "Commands in a commit."),
+    ):
+        page.histogram(
+            f"lineshaft_shard_{field}", about, [(str(shard.shard), getattr(shard, field)) for shard in shards]
+        )
 
 
 def _queues(page: _Page, queues: list[QueueState]) -> None:
@@ -115,6 +146,14 @@ class _Page:
         for labels, value in samples:
             shown = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
             self._lines.append(f"{name}{{{shown}}} {value!r}" if shown else f"{name} {value!r}")
+
+    def histogram(self, name: str, about: str, shards: list[tuple[str, Histogram]]) -> None:
+        self._lines += [f"# HELP {name} {about}", f"# TYPE {name} histogram"]
+        for shard, histogram in shards:
+            for bound, count in histogram.cumulated():
+                self._lines.append(f'{name}_bucket{{shard="{shard}",le="{bound}"}} {count}')
+            self._lines.append(f'{name}_sum{{shard="{shard}"}} {histogram.total!r}')
+            self._lines.append(f'{name}_count{{shard="{shard}"}} {histogram.count}')
 
     def text(self) -> str:
         return "\n".join(self._lines) + "\n"

@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from lineshaft.wire import Call, Enqueue, ErrorBody
+from lineshaft.wire import SESSION_PATH, SUBPROTOCOL, Call, Enqueue, ErrorBody
 from lineshaft.wire.messages import Raw
 
-_ERRORS = (400, 401, 403, 404, 405, 408, 409, 410, 413, 415, 421, 422, 429, 503)
+_ERRORS = (400, 401, 403, 404, 405, 408, 409, 410, 413, 415, 421, 422, 429, 431, 503)
 _REFERENCE = "#/components/schemas/{name}"
 
 
@@ -31,6 +31,7 @@ def describe(calls: Iterable[Call], *, version: str) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for call in calls:
         paths.setdefault(call.path, {})[call.method.lower()] = _operation(call)
+    paths[SESSION_PATH] = {"get": _SESSION}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -44,6 +45,16 @@ def describe(calls: Iterable[Call], *, version: str) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": components,
+            "responses": {
+                "Error": {
+                    "description": "Why not: "
+                    + ", ".join(f"{status} {http.HTTPStatus(status).phrase}" for status in _ERRORS)
+                    + ". 429 and 503 carry Retry-After.",
+                    "content": {
+                        "application/json": {"schema": {"$ref": _REFERENCE.format(name="ErrorBody")}}
+                    },
+                }
+            },
             "securitySchemes": {
                 "apiKey": {
                     "type": "apiKey",
@@ -54,6 +65,18 @@ def describe(calls: Iterable[Call], *, version: str) -> dict[str, Any]:
             },
         },
     }
+
+
+_SESSION = {
+    "operationId": "session",
+    "tags": ["workers"],
+    "summary": f"Open a push session: a WebSocket with the subprotocol {SUBPROTOCOL}.",
+    "description": "Scope: work.",
+    "responses": {
+        "101": {"description": "Switching Protocols"},
+        "default": {"$ref": "#/components/responses/Error"},
+    },
+}
 
 
 def _is_message(message: Any) -> bool:
@@ -123,10 +146,7 @@ def _responses(call: Call) -> dict[str, Any]:
         responses[str(status)] = {"description": http.HTTPStatus(status).phrase}
         if status != 204:
             responses[str(status)]["content"] = _content(call)
-    error = {"application/json": {"schema": {"$ref": _REFERENCE.format(name="ErrorBody")}}}
-    for status in _ERRORS:
-        if str(status) not in responses:
-            responses[str(status)] = {"description": http.HTTPStatus(status).phrase, "content": error}
+    responses["default"] = {"$ref": "#/components/responses/Error"}
     return responses
 
 

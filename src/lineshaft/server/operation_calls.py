@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from lineshaft import __version__
 from lineshaft.core import commands, replies
 from lineshaft.errors import Forbidden
 from lineshaft.server import intake, metrics, openapi, views
@@ -11,6 +10,7 @@ from lineshaft.server.identity import DEFAULT_TENANT, Identity
 from lineshaft.values.durations import seconds
 from lineshaft.values.ids import check_name
 from lineshaft.values.instants import format_instant
+from lineshaft.version import __version__
 from lineshaft.wire import (
     CALLS,
     SUBPROTOCOL,
@@ -172,6 +172,7 @@ class OperationCalls(Calling):
             tier=self.engine.store.tier,
             uptime=(self.now() - self.started_at) / 1000,
             pending_bytes=self.engine.pending_bytes,
+            shards=self.engine.metrics(),
         )
 
     async def openapi(self, identity: Identity) -> dict[str, object]:

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import uvicorn
 
-from lineshaft import __version__
 from lineshaft.engine.clock import Clock
 from lineshaft.engine.engine import Engine
 from lineshaft.errors import Invalid
@@ -24,6 +23,7 @@ from lineshaft.server.protocol import protocol_with
 from lineshaft.server.settings import ServerSettings
 from lineshaft.store.base import Store
 from lineshaft.store.urls import open_store
+from lineshaft.version import __version__
 
 _log = logging.getLogger("lineshaft.server")
 _BACKLOG = 2_048

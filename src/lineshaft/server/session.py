@@ -26,17 +26,22 @@ from lineshaft.wire import (
     CALLS,
     SUBPROTOCOL,
     UNSET,
+    CancelItem,
     Claim,
+    CompleteItem,
     Credit,
     Credited,
     Envelope,
     ErrorBody,
+    FailItem,
     Hello,
     PushedDirective,
     PushedTasks,
     Raw,
+    ReleaseItem,
     Report,
     Reported,
+    SnoozeItem,
     Welcome,
     Worker,
 )
@@ -48,9 +53,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _HELLO_WITHIN = 10.0
 _PARKED_FOR = 50_000
 _RECOUNT = 1.0
-"""Seconds after which a full worker's tasks are counted again: it may have reported them over HTTP."""
+"""Seconds after which a full worker's tasks are counted again."""
 _VERBS = ("start", "heartbeat", "complete", "fail", "release", "snooze", "cancel")
-_ENDING = frozenset({"complete", "fail", "release", "snooze", "cancel"})
+_ENDING = (CompleteItem, FailItem, ReleaseItem, SnoozeItem, CancelItem)
 _MAX_BUSY = 256
 """Messages being answered at once; beyond it no more are read."""
 
@@ -80,6 +85,9 @@ class Session:
         """Task ids by lease token."""
         self._credit = 0
         self._changed = asyncio.Event()
+        """Something came that may make room."""
+        self._shrunk = asyncio.Event()
+        """The credit is less than a claim under way may have counted on."""
         self._busy: set[asyncio.Task[None]] = set()
 
     def negotiate(self, scope: MutableMapping[str, Any]) -> None:
@@ -195,6 +203,8 @@ class Session:
 
     async def _take_credit(self, envelope: Envelope) -> tuple[str, msgspec.Struct]:
         credit: Credit = _credit.read(_body(envelope))
+        if credit.max < self._credit:
+            self._shrunk.set()
         self._credit = credit.max
         self._changed.set()
         return "credited", Credited(max=credit.max)
@@ -214,8 +224,8 @@ class Session:
 
     def _settle(self, report: Report, reported: Reported) -> None:
         for item, answer in zip(report.items, reported.items, strict=True):
-            ended = answer.status == 200 and getattr(item, "__struct_config__", None) is not None
-            if ended and item.__struct_config__.tag in _ENDING:
+            lost = answer.status in (404, 409)
+            if lost or (answer.status == 200 and type(item) in _ENDING):
                 self._in_flight.pop(item.lease_token, None)
         for task in reported.tasks:
             self._in_flight[task.lease_token] = task.task_id
@@ -227,6 +237,7 @@ class Session:
         """Hand out tasks for as long as the session lasts."""
         while True:
             self._changed.clear()
+            self._shrunk.clear()
             room = self._credit - len(self._in_flight)
             if room <= 0:
                 await self._room()
@@ -242,34 +253,51 @@ class Session:
 
     async def _room(self) -> None:
         """Wait until the worker may have room again."""
+        if not await self._some_change(for_ever=not self._credit):
+            held = await self._count_held()
+            for token in list(self._in_flight)[: max(0, len(self._in_flight) - held)]:
+                del self._in_flight[token]
+
+    async def _some_change(self, *, for_ever: bool = False) -> bool:
+        """Wait for word of the worker, though not for long: it may have spoken over HTTP."""
         try:
-            async with asyncio.timeout(_RECOUNT if self._credit else None):
+            async with asyncio.timeout(None if for_ever else _RECOUNT):
                 await self._changed.wait()
         except TimeoutError:
-            reply = await self._calls.engine.submit(self._claim(0, holding=list(self._in_flight)))
-            held = set(reply.held)
-            self._in_flight = {token: id for token, id in self._in_flight.items() if token in held}
+            return False
+        return True
+
+    async def _count_held(self) -> int:
+        worker = self._hello.worker
+        states = await self._calls.engine.submit(commands.Workers(tenant=self._identity.tenant))
+        own = [
+            state
+            for state in states
+            if (state.worker_id, state.incarnation) == (worker.id, worker.incarnation)
+        ]
+        return sum(state.held for state in own)
 
     async def _push_some(self, room: int) -> bool:
-        """Claim and push; returns whether the worker is to go. Given up when the credit changes."""
+        """Claim and push; returns whether the worker is to go. Given up when the credit shrinks."""
         began = self._calls.now()
         claim = asyncio.ensure_future(self._calls.lease(self._identity, self._claim(room)))
-        changed = asyncio.ensure_future(self._changed.wait())
+        shrunk = asyncio.ensure_future(self._shrunk.wait())
         try:
-            await asyncio.wait((claim, changed), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((claim, shrunk), return_when=asyncio.FIRST_COMPLETED)
             if not claim.done():
                 claim.cancel()
                 return False
             answer = claim.result()
         finally:
-            changed.cancel()
+            shrunk.cancel()
             claim.cancel()
         if answer.tasks:
             self._in_flight |= {task.lease_token: task.task_id for task in answer.tasks}
-            await self._say("tasks", PushedTasks(tasks=answer.tasks, position=answer.position))
+            pushed = PushedTasks(tasks=answer.tasks, position=answer.position)
+            await self._say("tasks", pushed)
         elif answer.directive != "drain" and self._calls.now() < began + _PARKED_FOR:
-            # Sent away before its time: the worker has let a lease run out, and must give a sign of life first.
-            await self._changed.wait()
+            # Sent away early: the worker has let a lease run out, and must give a sign of life first.
+            await self._some_change()
         return answer.directive == "drain"
 
     def _is_for_us(self, directive: Directive) -> bool:

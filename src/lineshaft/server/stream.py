@@ -32,13 +32,13 @@ async def stream_changes(calls: Calls, identity: Identity, query: ChangesQuery, 
     """
     followed = await calls.follow(identity, query.after, limit=_BATCH, wait=0)
     await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-    # Where reading began, not where it has got to: a client that is cut off here resumes before the changes.
-    began = query.after or followed.next
-    await _chunk(send, b"id: %s\n\n" % began.encode())
+    if query.after is None:
+        # Whoever is cut off before the first change resumes here; with a cursor of one's own one has that.
+        await _chunk(send, b"id: %s\n\n" % followed.next.encode())
     try:
         while True:
             lines = [
-                b"id: %s\nevent: change\ndata: %s\n\n" % (cursor.encode(), _encode(change))
+                b"id: %s\ndata: %s\n\n" % (cursor.encode(), _encode(change))
                 for change, cursor in followed.changes
             ]
             await _chunk(send, b"".join(lines) or b": still here\n\n")

@@ -198,7 +198,7 @@ class TaskCalls(Calling):
             sort=sort,
             limit=DEFAULT_LIMIT if body.limit is None else body.limit,
             after=body.after,
-            now=self.now(),
+            now=self.engine.now(identity.tenant),
         )
         as_of = await self.reach(identity, body.min_position or 0)
         page = await self.engine.search(query)

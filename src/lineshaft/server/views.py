@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, cast
 
 from lineshaft.core import replies
@@ -179,7 +180,7 @@ def _affinity(row: Task) -> tasks.AffinityInfo | None:
     if not affinity.capability and not affinity.resources:
         return None
     return tasks.AffinityInfo(
-        capability=list(affinity.capability) or None, resources=dict(affinity.resources) or None
+        capability=list(affinity.capability) or None, resources=_amounts(affinity.resources) or None
     )
 
 
@@ -192,6 +193,10 @@ def _progress(progress: Progress | None) -> tasks.ProgressInfo | None:
         message=progress.message,
         at=format_instant(progress.at),
     )
+
+
+def _amounts(given: Iterable[tuple[str, float]]) -> dict[str, float]:
+    return {name: _whole(amount) for name, amount in given}
 
 
 def _whole(number: float) -> int | float:
@@ -368,8 +373,8 @@ def worker(state: replies.WorkerState) -> WorkerInfo:
         host=state.host,
         pid=state.pid,
         capabilities=list(state.capabilities),
-        resources=state.resources,
-        free=state.free,
+        resources=_amounts(state.resources.items()),
+        free=_amounts(state.free.items()),
         held=state.held,
         waiting=state.waiting,
         draining=state.draining,
