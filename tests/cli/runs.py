@@ -72,16 +72,18 @@ def run(
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
-def run_here(*arguments: str, cwd: Path) -> Ended:
-    """Run `lineshaft ARGUMENTS…` in this process, which is quicker; only for what ends without doing anything."""
+def run_here(*arguments: str, url: str = NOBODY, stdin: str | None = None, cwd: Path | None = None) -> Ended:
+    """Run `lineshaft ARGUMENTS…` in this process, which is quicker; only for what ends by itself."""
     from typer.testing import CliRunner
 
     from lineshaft.cli.main import app
 
     before = Path.cwd()
-    os.chdir(cwd)
+    os.chdir(cwd or before)
     try:
-        ended = CliRunner().invoke(app, list(arguments), env=environment(), prog_name="lineshaft")
+        ended = CliRunner().invoke(
+            app, list(arguments), env=environment(url), input=stdin, prog_name="lineshaft"
+        )
     finally:
         os.chdir(before)
     assert ended.exception is None or isinstance(ended.exception, SystemExit), ended.exception

@@ -132,8 +132,8 @@ async def test_it_is_told_of_its_task() -> None:
 
 async def test_what_it_leaves_behind_is_killed_and_holds_nobody_up() -> None:
     code = (
-        "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']);"
-        "print(child.pid)"
+        "import subprocess, sys;"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); print(child.pid)"
     )
     done = await asyncio.wait_for(outcome_of(code), 30)
     assert isinstance(done, Completed)

@@ -76,6 +76,8 @@ async def follow(session: Session, after: str | None) -> AsyncIterator[wire.Task
         if lost:
             session.out.note("the coordinator is back", style="green")
             lost = False
+        if cursor is None:
+            session.out.note("following what happens from now on; Ctrl-C ends it", style="dim")
         cursor = found.next
         for change in found.changes:
             yield change
