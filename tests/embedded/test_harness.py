@@ -7,7 +7,18 @@ from typing import Any
 
 import pytest
 
-from lineshaft import App, Cancel, Context, ResultTimeout, Snooze, TaskCancelled, TaskError, TaskFailed
+from lineshaft import (
+    App,
+    Cancel,
+    Completed,
+    Context,
+    Failed,
+    ResultTimeout,
+    Snooze,
+    TaskCancelled,
+    TaskError,
+    TaskFailed,
+)
 from lineshaft.testing import Executed, harness, sync_harness
 
 app = App("memory://")
@@ -215,6 +226,26 @@ async def test_a_task_that_enqueues_itself_for_ever_is_noticed() -> None:
         await own.enqueue(endless)
         with pytest.raises(AssertionError, match="still busy"):
             await test.run_until_idle(limit=100)
+
+
+async def test_a_result_is_kept_as_long_as_the_hook_says() -> None:
+    own = App("memory://")
+
+    @own.after_execution
+    def keep_shortly(ctx: Context, outcome: Completed | Failed) -> Completed | Failed | None:
+        return Completed("brief", result_ttl="1h") if isinstance(outcome, Completed) else None
+
+    @own.task()
+    def long() -> str:
+        return "long"
+
+    async with harness(own) as test:
+        handle = await own.enqueue(long)
+        await test.run_until_idle()
+        assert await handle.result() == "brief"
+        await test.advance("1h")
+        with pytest.raises(TypeError, match="no longer than its result_ttl"):
+            await own.handle(handle.task_id, long).result()
 
 
 async def test_the_app_is_as_before_after_the_block() -> None:

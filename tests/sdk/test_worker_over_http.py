@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -85,6 +86,25 @@ async def test_outcomes_wait_for_a_coordinator_that_is_away(coordinator: Coordin
             coordinator.start()
             assert await handle.result("30s") == 1
             assert await app.enqueue_and_wait(slow) == 1
+
+
+async def test_a_blocked_event_loop_keeps_its_leases(coordinator: Coordinator, push: bool) -> None:
+    async with App(coordinator.url) as app:
+
+        @app.task(lease="1s")
+        async def blocks(ctx: Context) -> int:
+            time.sleep(2.2)  # noqa: ASYNC251 (what this test is about)
+            return ctx.attempt
+
+        @app.task(lease="1s")
+        async def waits(ctx: Context) -> int:
+            await asyncio.sleep(0.5)
+            return ctx.attempt
+
+        async with working(app, push=push):
+            handles = await app.enqueue_many([waits.bind(), blocks.bind()])
+            assert [await handle.result("10s") for handle in handles] == [1, 1]
+            assert [(await handle.info()).lost_leases for handle in handles] == [0, 0]
 
 
 async def test_a_drain_from_outside_ends_the_worker(coordinator: Coordinator, push: bool) -> None:

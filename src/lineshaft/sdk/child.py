@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import logging
 import os
 import sys
@@ -43,6 +44,7 @@ def main() -> int:
     """Work until told to stop; give the exit code."""
     orders = msgspec.json.decode(sys.stdin.buffer.readline(), type=Orders)
     lifeline = _take_stdin()
+    faulthandler.enable()  # where a crash in an extension happened is told on standard error
     logging.basicConfig(
         level=orders.log_level, format="%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -202,6 +203,25 @@ class Client:
         from lineshaft.sdk.worker import Worker
 
         return Worker(self, worker_settings(queues, concurrency=concurrency, **settings))
+
+    def run_worker(
+        self,
+        queues: Queues = None,
+        *,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        **settings: Unpack[WorkerOptions],
+    ) -> None:
+        """Work in this process until SIGTERM or Ctrl-C; see `worker`. Several processes: `lineshaft
+        worker`.
+        """
+
+        async def run() -> None:
+            try:
+                await self.worker(queues, concurrency=concurrency, **settings).run(signals=True)
+            finally:
+                await self.close()
+
+        asyncio.run(run())
 
     # -- lifetime ----------------------------------------------------------------------------------
 

@@ -139,7 +139,10 @@ class Handle(Generic[R]):
         except msgspec.ValidationError as error:
             what, path = encoding.split_path(str(error))
             where = f" at `{path}`" if path else ""
-            raise TypeError(f"the result of task {self.task_id} is not as annotated{where}: {what}") from None
+            gone = "; it may have been kept no longer than its result_ttl" if raw == b"null" else ""
+            raise TypeError(
+                f"the result of task {self.task_id} is not as annotated{where}: {what}{gone}"
+            ) from None
         return result
 
 

@@ -350,10 +350,11 @@ class Pool:
 
 def _log_failure(task: ClaimedTask, failed: Failed) -> None:
     _logger.warning(
-        "task %s (%s) failed in attempt %d: %s: %s",
+        "task %s (%s) failed in attempt %d: %s: %s%s",
         task.task_id,
         task.name,
         task.attempt,
         failed.type,
         failed.message,
+        f"\n{failed.stack.rstrip()}" if failed.stack else "",
     )
