@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from lineshaft.core.batch import Blob
 from lineshaft.errors import Unavailable
 from lineshaft.store.base import StoreInUse
 from tests.engine.scripted_store import ScriptedStore
@@ -68,6 +69,21 @@ async def test_closing_without_a_shard_is_quick(w: World) -> None:
     started = w.engine.clock.monotonic()
     await w.engine.close()
     assert w.engine.clock.monotonic() == started and w.store.closed
+
+
+@in_world
+async def test_reads_that_never_end_do_not_outlive_the_engine(w: World) -> None:
+    await w.enqueue("a", payload=b"[1]")
+    w.engine._runners[0].cache.clear()
+    w.store.read_gate.clear()
+    w.store.look_up_gate.clear()
+    reads = [asyncio.ensure_future(w.engine.read("acme", [(Blob.PAYLOAD, 0)])) for _ in range(2)]
+    looking = w.enqueue("b", given=True)
+    await w.settle()
+    await w.engine.close()
+    for waiting in (*reads, looking):
+        with pytest.raises(Unavailable):
+            await waiting
 
 
 @in_world

@@ -10,13 +10,13 @@ def not_durable(reason: str, retry_after: float = 1.0) -> Unavailable:
     return Unavailable(f"{reason}; repeat the request with the same ids", retry_after=retry_after)
 
 
-def unreadable(error: Exception) -> LineshaftError:
+def unreadable(error: BaseException) -> LineshaftError:
     """Return the error of a request for which the store could not be read."""
     if isinstance(error, LineshaftError):
         return error
     return Unavailable(f"the store cannot be read ({told(error)})", retry_after=1.0)
 
 
-def told(error: Exception) -> str:
+def told(error: BaseException) -> str:
     """Return what an error says, or at least what it is."""
     return str(error) or type(error).__name__

@@ -18,7 +18,7 @@ import msgspec
 from lineshaft.core.commands import Enqueue, Report
 from lineshaft.core.replies import Enqueued, Reported
 from lineshaft.engine.handle import Handle
-from lineshaft.engine.intake import Dropped
+from lineshaft.engine.journal import Dropped
 from lineshaft.errors import Invalid, LineshaftError
 from lineshaft.store.base import Rejected
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 
 from lineshaft.core.batch import Batch, Blob
-from lineshaft.engine.answers import unreadable
+from lineshaft.engine.answers import not_durable, unreadable
 from lineshaft.store.base import Store
 
 Key = tuple[Blob, int]
@@ -75,6 +75,15 @@ class BlobReader:
             self._task = loop.create_task(self._run(), name=f"lineshaft-blobs-{self._shard}")
         return future
 
+    async def stop(self) -> None:
+        """Read no more, and let nobody wait."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        for _, future in self._waiting:
+            if not future.done():
+                future.set_exception(not_durable("the coordinator has closed"))
+
     async def _run(self) -> None:
         try:
             while self._waiting:
@@ -94,10 +103,12 @@ class BlobReader:
         keys = list(dict.fromkeys(key for asked, _ in requests for key in asked))
         try:
             found = dict(zip(keys, await self._store.read(self._shard, keys), strict=True))
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             for _, future in requests:
                 if not future.done():
                     future.set_exception(unreadable(error))
+            if not isinstance(error, Exception):
+                raise
             return
         for asked, future in requests:
             if not future.done():

@@ -89,6 +89,7 @@ class Engine:
         idempotent.
         """
         await asyncio.gather(*(runner.stop() for runner in self._runners if runner.state != "closed"))
+        await asyncio.gather(*(reader.stop() for reader in self._readers))
         await self.store.close()
 
     def _runner(self, shard: int) -> Runner:

@@ -63,6 +63,8 @@ class Handle(asyncio.Future[Any]):
         burned.
         """
         if not self.cancel() and self.intake is not None:
+            if not self.cancelled():
+                self.exception()  # nobody else will ask for it
             self.intake.forsake(self)
 
     def settle(self, answer: Any) -> None:

@@ -11,41 +11,27 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakValueDictionary
 
-import msgspec
-
 from lineshaft.core.batch import Batch
-from lineshaft.core.commands import Claim, Command, Enqueue, Get, Grace, Release, Report, Unpark
-from lineshaft.core.replies import Claimed, Found
+from lineshaft.core.commands import Claim, Command, Enqueue, Grace, Release, Report, Unpark
 from lineshaft.core.shard import PARKED, Missing, Shard
-from lineshaft.core.task import Task, lease_token
+from lineshaft.core.task import lease_token
 from lineshaft.engine.admission import Admission
 from lineshaft.engine.answers import not_durable
 from lineshaft.engine.barrier import Barrier
 from lineshaft.engine.handle import Handle
+from lineshaft.engine.journal import Dropped, Journal
 from lineshaft.engine.limits import Limits
 from lineshaft.engine.look_ups import LookUps
 from lineshaft.engine.metrics import Metrics
+from lineshaft.engine.parking import Rows, as_asked, may_wait, present_state, waiting_part, will_create
 from lineshaft.engine.shard_time import ShardTime
-from lineshaft.errors import LineshaftError, NotFound
+from lineshaft.errors import LineshaftError
 
 _LOG = logging.getLogger("lineshaft.engine")
-
-Rows = Mapping[tuple[str, str], Task | None]
-
-
-class Dropped(msgspec.Struct, frozen=True):
-    """The unanswered commands of a shard whose memory was dropped, each in order of application."""
-
-    parked: list[Handle]
-    """Durable, and waiting."""
-    batch: list[Handle]
-    """In the batch that was in flight."""
-    later: list[Handle]
-    """Applied since."""
 
 
 class Intake:
@@ -75,16 +61,11 @@ class Intake:
         self.closed = False
         self.broken: Exception | None = None
         self.generation = 0
-        self.oldest_pending: int | None = None
-        """Instant before which nothing was applied that is not durable."""
-        self._in_flight_since: int | None = None
+        self.journal = Journal()
         self._wake = wake
         self._time: ShardTime | None = None
         self._serial = 0
         self._parked: dict[int, Handle] = {}
-        self._journal: list[Handle] = []
-        self._journal_bytes = 0
-        self._in_flight: list[Handle] | None = None
         self._waiting: deque[Handle] = deque()
         self._claims: WeakValueDictionary[tuple[str, str], Handle] = WeakValueDictionary()
 
@@ -122,7 +103,7 @@ class Intake:
 
     def let_in(self) -> None:
         """Apply what waits, as far as the next batch has room."""
-        while self._waiting and not self._cannot_apply() and not self._is_full():
+        while self._waiting and not self._cannot_apply() and not self.journal.is_full(self.limits):
             self.apply(self._waiting.popleft())
 
     def drop_unapplied(self, handle: Handle, error: LineshaftError) -> None:
@@ -136,14 +117,10 @@ class Intake:
             self.drop_unapplied(self._waiting.popleft(), not_durable(reason, retry_after=2.0))
 
     def _must_wait(self) -> bool:
-        return bool(self._waiting) or self._cannot_apply() or self._is_full()
+        return bool(self._waiting) or self._cannot_apply() or self.journal.is_full(self.limits)
 
     def _cannot_apply(self) -> bool:
         return self.shard is None or self.exclusive
-
-    def _is_full(self) -> bool:
-        limits = self.limits
-        return len(self._journal) >= limits.batch_commands or self._journal_bytes >= limits.batch_bytes
 
     # -- applying --------------------------------------------------------------------------------
 
@@ -156,11 +133,11 @@ class Intake:
         self._serial += 1
         handle.serial = self._serial
         command = handle.command
-        waits = not self.closed and getattr(command, "wait_until", None) is not None
+        waits = may_wait(command) and not self.closed
+        now = self.now()
         try:
-            now = self.now()
             if waits and type(command) is Enqueue:
-                handle.created = _will_create(shard, command, now, found)
+                handle.created = will_create(shard, command, now, found)
             answer = shard.apply(command, now, ticket=handle.serial if waits else 0, found=found)
         except Missing as missing:
             handle.keys = list(dict.fromkeys((*handle.keys, *missing.keys)))
@@ -172,7 +149,7 @@ class Intake:
         except Exception as error:
             self._break(handle, error)
             return
-        self._applied(handle, shard, answer)
+        self._applied(handle, shard, answer, now)
 
     def internal(self, command: Command) -> None:
         """Apply a command of the engine's own: it has no requester, and is not repeated after a bisect."""
@@ -191,16 +168,15 @@ class Intake:
 
     def now(self) -> int:
         """Return the shard's present. Nobody could work in what the wall clock has leapt over."""
-        time, shard = self._time, self.shard
+        time = self._time
         assert time is not None
         now = time.now()
         stepped = time.take_step()
-        if stepped and shard is not None:
-            shard.apply(Grace(tenant="*", duration=stepped), now)
-            self._wake()
+        if stepped:
+            self.internal(Grace(tenant="*", duration=stepped))
         return now
 
-    def _applied(self, handle: Handle, shard: Shard, answer: Any) -> None:
+    def _applied(self, handle: Handle, shard: Shard, answer: Any, now: int) -> None:
         position = shard.observed()
         if answer is PARKED:
             self._parked[handle.serial] = handle
@@ -216,23 +192,15 @@ class Intake:
         if over:
             self.admission.discount(handle)
         else:
-            self._journal.append(handle)
-            self._journal_bytes += handle.weight
-            if self.oldest_pending is None:
-                self.oldest_pending = self._last_now
+            self.journal.add(handle, now)
         self._wake()
-
-    @property
-    def _last_now(self) -> int:
-        assert self._time is not None
-        return self._time.last
 
     def _collect(self, shard: Shard) -> None:
         """Pass on what an application has brought for others."""
         for ticket, answer in shard.take_deliveries():
             handle = self._parked.pop(ticket, None)
             if handle is not None:
-                self.barrier.hold(shard.observed(), handle, _as_asked(handle, answer))
+                self.barrier.hold(shard.observed(), handle, as_asked(handle, answer))
         if shard.directives:
             self.barrier.hold_directives(shard.observed(), shard.take_directives())
 
@@ -293,7 +261,7 @@ class Intake:
                 break
             del self._parked[ticket]
             self.internal(Unpark(tenant=handle.command.tenant, ticket=ticket))
-            self.barrier.hold(shard.observed(), handle, _present_state(shard, handle, self.now()))
+            self.barrier.hold(shard.observed(), handle, present_state(shard, handle, self.now()))
         self._wake()
 
     @property
@@ -328,9 +296,8 @@ class Intake:
         """Take what has gathered as the next batch."""
         assert self.shard is not None
         batch = self.shard.cut(nonce)
-        self.metrics.batch_commands.observe(len(self._journal))
-        self._in_flight, self._journal, self._journal_bytes = self._journal, [], 0
-        self._in_flight_since, self.oldest_pending = self.oldest_pending, None
+        self.metrics.batch_commands.observe(len(self.journal))
+        self.journal.cut()
         if self._waiting:
             asyncio.get_running_loop().call_soon(self.let_in)
         return batch
@@ -339,9 +306,8 @@ class Intake:
         """The batch is durable: answer what waited for it."""
         assert self.shard is not None
         self.barrier.durable = batch.position
-        for handle in self._in_flight or ():
+        for handle in self.journal.landed():
             self.admission.discount(handle)
-        self._in_flight = self._in_flight_since = None
         self.barrier.release()
         self.tidy()
         self.looked_up()
@@ -349,49 +315,28 @@ class Intake:
 
     def tidy(self) -> None:
         """Forget journalled commands that were answered, where there is nothing more to commit."""
-        if self.shard is None or self.shard.dirty or self._in_flight is not None:
-            return
-        done = [handle for handle in self._journal if handle.done()]
-        for handle in done:
-            self.admission.discount(handle)
-        self._journal = [handle for handle in self._journal if not handle.done()]
-        self._journal_bytes = sum(handle.weight for handle in self._journal)
-        if not self._journal:
-            self.oldest_pending = None
+        if self.shard is not None and not self.shard.dirty:
+            for handle in self.journal.take_answered():
+                self.admission.discount(handle)
 
     def looked_up(self) -> None:
         """Evict, where no read is under way that could not know of it."""
         if self.shard is not None and not self.look_ups.reading:
             self.shard.evict(self.limits.finished_in_memory)
 
-    @property
-    def oldest(self) -> int | None:
-        """Return the instant before which everything applied is durable; None where everything is."""
-        return self.oldest_pending if self._in_flight_since is None else self._in_flight_since
-
     # -- losing the shard ------------------------------------------------------------------------
 
     def drop(self) -> Dropped:
         """Drop the shard's memory and return whose answers went with it."""
-        durable = self.barrier.durable
-        journalled = [*(self._in_flight or ()), *self._journal]
-        waited = {id(h): h for h in (*self._parked.values(), *self.barrier.held)}
-        parked = [h for h in waited.values() if h.parked_at is not None and h.parked_at <= durable]
-        repeated = {id(handle) for handle in parked}
-        in_flight = {id(handle) for handle in self._in_flight or ()}
-        for handle in journalled:
-            handle.answer = None
-            if handle.done():
-                self.admission.discount(handle)
-            elif id(handle) not in repeated:
-                handle.parked_at = None
-        rest = [h for h in journalled if not h.done() and id(h) not in repeated]
-        self._detach()
-        return Dropped(
-            parked=sorted((h for h in parked if not h.done()), key=lambda handle: handle.serial),
-            batch=[h for h in rest if id(h) in in_flight],
-            later=[h for h in rest if id(h) not in in_flight],
-        )
+        waited = [*self._parked.values(), *self.barrier.held]
+        dropped = self.journal.take_all(waited, self.barrier.durable)
+        for handle in (*dropped.batch, *dropped.later):
+            handle.answer = handle.parked_at = None
+        self.shard = None
+        self.generation += 1
+        self._parked.clear()
+        self.barrier.clear()
+        return dropped
 
     def fail(self, handles: list[Handle], reason: str) -> None:
         """Answer commands whose outcome is not known."""
@@ -402,7 +347,7 @@ class Intake:
         """Let durable commands wait at the newly loaded shard as they did at the old."""
         for handle in handles:
             handle.answer = None
-            handle.command = _parked_command(handle)
+            handle.command = waiting_part(handle.command)
             self.apply(handle)
 
     def return_to_line(self, handles: list[Handle]) -> None:
@@ -410,51 +355,3 @@ class Intake:
         for handle in handles:
             handle.keys = []
         self._waiting.extendleft(reversed(handles))
-
-    def _detach(self) -> None:
-        self.shard = None
-        self.generation += 1
-        self._parked.clear()
-        self.barrier.clear()
-        self._in_flight = self._in_flight_since = self.oldest_pending = None
-        self._journal, self._journal_bytes = [], 0
-
-
-def _will_create(shard: Shard, command: Enqueue, now: int, found: Rows | None) -> bool:
-    """Tell whether a waiting enqueue is about to create its task; its answer, much later, must say so."""
-    [task] = command.tasks
-    if not task.given:
-        return True
-    try:
-        shard.apply(Get(tenant=command.tenant, id=task.id), now, found=found)
-    except NotFound:
-        return True
-    return False
-
-
-def _as_asked(handle: Handle, answer: Any) -> Any:
-    if handle.created and isinstance(answer, Found) and not answer.created:
-        return msgspec.structs.replace(answer, created=True)
-    return answer
-
-
-def _parked_command(handle: Handle) -> Command:
-    """Return the command that waits on: what it did before it waited is done and must not be done again."""
-    match handle.command:
-        case Claim() as claim:
-            return msgspec.structs.replace(claim, holding=None)
-        case Enqueue(tenant=tenant, tasks=(task,), wait_until=until):
-            return Get(tenant=tenant, id=task.id, wait_until=until)
-        case command:
-            return command
-
-
-def _present_state(shard: Shard, handle: Handle, now: int) -> Any:
-    match _parked_command(handle):
-        case Get(tenant=tenant, id=id):
-            try:
-                return _as_asked(handle, shard.apply(Get(tenant=tenant, id=id), now))
-            except LineshaftError as error:
-                return error
-        case _:
-            return Claimed(tasks=[], position=shard.observed())

@@ -77,6 +77,12 @@ class LookUps:
         while self._task is not None:
             await asyncio.wait([self._task])
 
+    async def stop(self) -> None:
+        """Read no more; whoever waits was answered."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
     async def _run(self, intake: Applies) -> None:
         try:
             while self._waiting:

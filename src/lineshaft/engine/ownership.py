@@ -61,6 +61,7 @@ class Renewals:
         finally:
             self._task = None
         self._watch()
+        self._runner.wake()
 
     async def _renew_once(self) -> bool:
         """Return whether to go on; an unknown outcome is tried again."""

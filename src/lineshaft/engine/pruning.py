@@ -56,7 +56,8 @@ class Pruning:
         runner, intake = self._runner, self._runner.intake
         now = intake.now()
         # What was done to a finished task before its time was up may not be durable yet.
-        before = min(now, now if intake.oldest is None else intake.oldest) - PRUNE_MARGIN
+        oldest = intake.journal.oldest
+        before = min(now, now if oldest is None else oldest) - PRUNE_MARGIN
         generation = intake.generation
         while generation == intake.generation:
             try:

@@ -21,7 +21,7 @@ from lineshaft.engine.barrier import Barrier
 from lineshaft.engine.bisect import settle_rejected
 from lineshaft.engine.blob_cache import BlobCache
 from lineshaft.engine.changes import Changes
-from lineshaft.engine.clock import Clock, Timer
+from lineshaft.engine.clock import Clock
 from lineshaft.engine.handle import Handle
 from lineshaft.engine.health import ShardHealth
 from lineshaft.engine.intake import Intake
@@ -31,6 +31,7 @@ from lineshaft.engine.metrics import Metrics
 from lineshaft.engine.ownership import Renewals
 from lineshaft.engine.pruning import Pruning
 from lineshaft.engine.shard_time import ShardTime
+from lineshaft.engine.timers import Deadline, Patience
 from lineshaft.errors import Fenced
 from lineshaft.store.base import Ownership, Rejected, Store
 
@@ -89,11 +90,9 @@ class Runner:
         self._life: asyncio.Task[None] | None = None
         self._woken: asyncio.Future[None] | None = None
         self._interruption: Exception | None = None
-        self._deadline_timer: Timer | None = None
-        self._deadline: tuple[int | None, int] | None = None
         self._housekeeping_planned = False
-        self._patience: Timer | None = None
-        self._patience_marks = (0, 0)
+        self._deadline = Deadline(clock, self._tick)
+        self._patience = Patience(clock, self.intake, limits.reply)
         self._losses = 0
         self._taken_over_at = -math.inf
         self._time: ShardTime | None = None
@@ -102,7 +101,11 @@ class Runner:
 
     async def start(self) -> None:
         """Take the shard over and serve it. Raises what the store raises if that fails."""
-        await self.take_over()
+        try:
+            await self.take_over()
+        except BaseException:
+            await self._release()
+            raise
         self._life = asyncio.get_running_loop().create_task(self._live(), name=f"shard-{self.shard_number}")
 
     async def stop(self) -> None:
@@ -117,11 +120,13 @@ class Runner:
         impatience.cancel()
         await self._pruning.stop()
         await self._renewals.stop()
-        self._cancel_timers()
+        self._deadline.cancel()
+        self._patience.cancel()
         dropped = intake.drop()
         waiting = [*dropped.parked, *dropped.batch, *dropped.later, *self.look_ups.handles]
         intake.fail(waiting, "the coordinator closed before the store had confirmed")
         intake.refuse_waiting("the coordinator has closed")
+        await self.look_ups.stop()
         self.changes.wake_all(self.barrier.durable)
         self.state = "closed"
         await self._release()
@@ -129,8 +134,8 @@ class Runner:
     def submit(self, handle: Handle) -> None:
         """Take a command."""
         self.intake.submit(handle)
-        if self._patience is None and not handle.done():
-            self._be_patient()
+        if not handle.done():
+            self._patience.begin()
 
     def interrupt(self, error: Exception) -> None:
         """Let the shard's memory be dropped."""
@@ -341,11 +346,18 @@ class Runner:
             self.intake.unowned = None
 
     async def _release(self) -> None:
-        if self.ownership is not None:
-            try:
-                await self.store.release(self.ownership)
-            except Exception as error:
-                _LOG.warning("shard %d could not be given back: %s", self.shard_number, error)
+        if self.ownership is None:
+            return
+        release = asyncio.ensure_future(self.store.release(self.ownership))
+        impatience = self.clock.call_later(self.limits.close / 1000, lambda: _give_up(release))
+        try:
+            await release
+        except (Exception, asyncio.CancelledError) as error:
+            if not release.done():
+                raise
+            _LOG.warning("shard %d could not be given back: %r", self.shard_number, error)
+        finally:
+            impatience.cancel()
 
     def _give_up_closing(self) -> None:
         _LOG.warning("shard %d: the store did not confirm in time, closing without", self.shard_number)
@@ -363,8 +375,7 @@ class Runner:
         if shard is not None and not self.intake.exclusive:
             due = shard.next_deadline(leases=not self.intake.stalled)
             jumps = 0 if self._time is None else self._time.jumps
-            if (due, jumps) != self._deadline:
-                self._set_deadline(due, jumps)
+            self._deadline.set(due, now=self.intake.now, jumps=jumps)
 
     def _has_work(self) -> bool:
         intake = self.intake
@@ -375,17 +386,7 @@ class Runner:
             or (intake.closed and intake.quiet)
         )
 
-    def _set_deadline(self, due: int | None, jumps: int) -> None:
-        if self._deadline_timer is not None:
-            self._deadline_timer.cancel()
-            self._deadline_timer = None
-        self._deadline = (due, jumps)
-        if due is not None:
-            delay = max(0, due - self.intake.now()) / 1000
-            self._deadline_timer = self.clock.call_later(delay, self._tick)
-
     def _tick(self) -> None:
-        self._deadline = self._deadline_timer = None
         if not self.intake.exclusive:
             self.intake.internal(Tick(tenant="*", leases=not self.intake.stalled))
             self.wake()
@@ -398,20 +399,9 @@ class Runner:
         _LOG.warning("shard %d: a commit takes long, leases are suspended", self.shard_number)
         self.wake()
 
-    def _be_patient(self) -> None:
-        self._patience_marks = (self.barrier.mark, self.intake.serial)
-        self._patience = self.clock.call_later(self.limits.reply / 1000, self._lose_patience)
 
-    def _lose_patience(self) -> None:
-        self._patience = None
-        self.intake.give_up(*self._patience_marks)
-        if self.intake.outstanding:
-            self._be_patient()
-
-    def _cancel_timers(self) -> None:
-        for timer in (self._deadline_timer, self._patience):
-            if timer is not None:
-                timer.cancel()
+def _give_up(task: asyncio.Future[None]) -> None:
+    task.cancel()
 
 
 def _keep_loaded_from_collector() -> None:
