@@ -64,7 +64,11 @@ def compare(printed: str, output: Block | None, *, where: str) -> None:
 def test_what_is_not_run_is_known(document: Path) -> None:
     for block in blocks_of(document):
         if "skip" in block.words:
-            assert block.text.strip() in NOT_RUN, f"{name_of(document)}:{block.line}"
+            command = block.text.strip()
+            assert command in NOT_RUN, f"{name_of(document)}:{block.line}"
+            if command.startswith("make "):
+                target = command.removeprefix("make ")
+                assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
         if block.file is not None and (example := ROOT / "examples" / block.file).exists():
             assert block.text == example.read_text(), (
                 f"{name_of(document)}:{block.line} differs from {example.name}"
