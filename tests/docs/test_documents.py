@@ -114,6 +114,7 @@ def test_protocol_shows_the_session(tmp_path: Path) -> None:
 @pytest.mark.parametrize("call", CALLS.values(), ids=lambda call: call.name)
 def test_protocol_has_curl_for_every_call(call: Call) -> None:
     typed = "\n".join(block.text for block in blocks_of(PROTOCOL) if block.language == "sh")
+    typed = typed.replace("\\\n", " ")
     place = re.escape(call.path).replace(re.escape("{id}"), r"(?:[^/_\s\"?$][^/\s\"?]*|\$\w+)")
     urls = re.findall(rf"(.*)\$L{place}(?=[\s\"?]|$)(.*)", typed, re.MULTILINE)
     assert any(is_of_method(call, before + after) for before, after in urls), f"{call.method} {call.path}"
