@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from lineshaft.errors import Invalid
 from lineshaft.sdk.client import Client
+from lineshaft.sdk.options import seconds
+from lineshaft.sdk.outcomes import Duration
 from lineshaft.sdk.transport import Transport
 
 if TYPE_CHECKING:
@@ -26,12 +28,16 @@ class App(Client):
     `url`: `http://host:port`, `https://…` or `unix:///path` of a coordinator; or a store, whose coordinator
     then runs inside this process: `memory://`, `sqlite:///jobs.db` (relative), `sqlite:////srv/jobs.db`
     (absolute). Without it LINESHAFT_URL, else http://127.0.0.1:7077. `api_key`: without it LINESHAFT_API_KEY.
+    `retry_for` is how long a call is repeated while the coordinator is away or cannot.
     Nothing is opened before first use; `await app.close()` or `async with app:` gives everything back.
     """
 
-    def __init__(self, url: str | None = None, *, api_key: str | None = None) -> None:
+    def __init__(
+        self, url: str | None = None, *, api_key: str | None = None, retry_for: Duration = 30
+    ) -> None:
         self.url = url or os.environ.get("LINESHAFT_URL") or DEFAULT_URL
         self._api_key = api_key or os.environ.get("LINESHAFT_API_KEY") or None
+        self._retry_for = seconds(retry_for, "retry_for")
         scheme = self.url.partition("://")[0]
         self.embedded = scheme in _EMBEDDED
         if not self.embedded and scheme not in _REMOTE:
@@ -46,7 +52,7 @@ class App(Client):
     def _open_remote(self) -> Transport:
         from lineshaft.sdk.http import HttpTransport
 
-        return HttpTransport(self.url, api_key=self._api_key)
+        return HttpTransport(self.url, api_key=self._api_key, retry_for=self._retry_for)
 
     def _open_embedded(self) -> Transport:
         from lineshaft.embedded.threaded import ThreadedCoordinator
@@ -54,7 +60,7 @@ class App(Client):
 
         if self._coordinator is None:
             self._coordinator = ThreadedCoordinator(self.url)
-        return InProcessTransport(self._coordinator)
+        return InProcessTransport(self._coordinator, retry_for=self._retry_for)
 
     def served_at(self, url: str) -> None:
         """Find the coordinator at `url` from now on, with this App's key."""

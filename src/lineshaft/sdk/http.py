@@ -8,8 +8,8 @@ connection, 429 and 503 are met by repeating the same request, with jitter and n
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import weakref
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
@@ -100,16 +100,6 @@ class HttpTransport:
     ) -> None:
         await self.close()
 
-    def __del__(self) -> None:
-        # A script that ends without closing its App has done nothing wrong: let go of the sockets silently.
-        session = getattr(self, "_session", None)
-        if session is not None and not session.closed:
-            connector = session.connector
-            session.detach()
-            if connector is not None:
-                with contextlib.suppress(Exception):
-                    connector._close_immediately()
-
     async def _once(self, method: str, url: URL, data: bytes | None, timeout: float) -> bytes:
         session = self._open()
         try:
@@ -131,9 +121,9 @@ class HttpTransport:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             connector = (
-                aiohttp.UnixConnector(self._socket, limit=0)
+                _UnixConnector(self._socket, limit=0)
                 if self._socket is not None
-                else aiohttp.TCPConnector(limit=0, ttl_dns_cache=30)
+                else _TCPConnector(limit=0, ttl_dns_cache=30)
             )
             self._session = aiohttp.ClientSession(
                 connector=connector,
@@ -142,6 +132,7 @@ class HttpTransport:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 skip_auto_headers=("User-Agent", "Content-Type"),
             )
+            weakref.finalize(self, self._session.detach)
         return self._session
 
     def _decode(self, call: Call, raw: bytes) -> Any:
@@ -173,6 +164,20 @@ class HttpTransport:
             f"cannot reach the coordinator at {self.url} ({reason}); is `lineshaft serve` running there? "
             "The address comes from App(url) or LINESHAFT_URL"
         )
+
+
+# A script that ends without closing its App, or whose event loop has ended, has done nothing wrong: the
+# sockets go with the loop. So nothing is said of sessions (`detach`) and connectors that were not closed.
+
+
+class _TCPConnector(aiohttp.TCPConnector):
+    def __del__(self) -> None:  # type: ignore[override]  # aiohttp passes itself a module there
+        pass
+
+
+class _UnixConnector(aiohttp.UnixConnector):
+    def __del__(self) -> None:  # type: ignore[override]  # aiohttp passes itself a module there
+        pass
 
 
 def _parse(url: str) -> tuple[str, str | None]:

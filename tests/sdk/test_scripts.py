@@ -1,0 +1,113 @@
+"""Scripts as people write them, at a real coordinator: they end without a word, whether they tidy up or
+not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.sdk.conftest import Coordinator
+
+ASYNC = """
+import asyncio
+from lineshaft import App
+app = App()
+@app.task()
+async def f(n: int) -> int: return n
+async def main():
+    print(await (await app.enqueue(f, 3)).state())
+asyncio.run(main())
+asyncio.run(main())
+"""
+SYNC = """
+from lineshaft import App
+app = App()
+@app.task()
+def f(n: int) -> int: return n
+print(app.sync.enqueue(f, 3).state())
+print(app.sync.enqueue(f, 3).state())
+"""
+FORKED = """
+import os
+from lineshaft import App
+app = App()
+@app.task()
+def f(n: int) -> int: return n
+app.sync.enqueue(f, 3)
+if os.fork() == 0:
+    try:
+        app.sync.enqueue(f, 3)
+    except RuntimeError as error:
+        print(type(error).__name__, flush=True)
+    own = App()
+    print(own.sync.enqueue(f, 3).state(), flush=True)
+    os._exit(0)
+os.wait()
+"""
+WORKER = """
+import os, signal
+from lineshaft import App, Context
+app = App()
+@app.task()
+async def stop(ctx: Context) -> None:
+    print("stopping", flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+app.sync.enqueue(stop)
+app.sync.close()
+app = App()
+app.task()(stop.definition.handler)
+app.run_worker()
+print("stopped")
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "printed"),
+    [
+        (ASYNC, "queued\nqueued\n"),
+        (SYNC, "queued\nqueued\n"),
+        (FORKED, "ForkedApp\nqueued\n"),
+        (WORKER, "stopping\nstopped\n"),
+    ],
+    ids=["async", "sync", "forked", "worker"],
+)
+async def test_a_script_ends_without_a_word(
+    coordinator: Coordinator, tmp_path: Path, script: str, printed: str
+) -> None:
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "LINESHAFT_URL": coordinator.url},
+        timeout=30,
+        check=False,
+    )
+    assert (done.stdout, done.stderr, done.returncode) == (printed, "", 0)
+
+
+async def test_a_script_without_a_coordinator_is_told_what_to_do(tmp_path: Path) -> None:
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [
+            sys.executable,
+            "-c",
+            SYNC.replace("App()", "App(retry_for=0)"),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "LINESHAFT_URL": "http://127.0.0.1:9"},
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "cannot reach the coordinator at http://127.0.0.1:9 (Connect call failed" in done.stderr
+    assert "is `lineshaft serve` running there?" in done.stderr
