@@ -65,6 +65,15 @@ async def test_what_changes_nothing_commits_nothing(w: World) -> None:
 
 
 @in_world
+async def test_whoever_asks_in_a_loop_stops_nobody(w: World) -> None:
+    await w.enqueue("a")
+    other = asyncio.ensure_future(w.enqueue("b"))
+    for _ in range(20):
+        await w.get("a")
+    assert other.done() and (await other).position == 2
+
+
+@in_world
 async def test_a_wait_that_runs_out_is_answered_at_its_time(w: World) -> None:
     started = w.clock.now()
     claimed = await w.claim(wait=5_000)
