@@ -141,8 +141,7 @@ class _Condition:
         self._add_kinds(query.tenant, chosen)
         if chosen.states is not None:
             self._add_states(chosen.states)
-        if query.now:
-            self.add("(state < 5 OR prune_at IS NULL OR prune_at > ?)", query.now)
+        self.add("(state < 5 OR prune_at IS NULL OR prune_at > ?)", query.now)
         if query.max_seq is not None:
             self.add("seq <= ?", query.max_seq)
         if chosen.tags or chosen.text:
