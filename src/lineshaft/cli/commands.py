@@ -130,7 +130,7 @@ def guarded(session: Session, run: Callable[[], Any]) -> int:
         verdict = judge(error, url=session.url)
         tell(verdict, as_json=session.out.as_json)
         return verdict.code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
         # The reader (`head`, a pager) has what it wanted. Nothing more can be written, not even at exit.

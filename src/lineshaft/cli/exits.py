@@ -24,5 +24,5 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.UNREACHABLE: "no coordinator answers there",
     ExitCode.REFUSED: "refused: unknown task, wrong state, no permission …",
     ExitCode.UNAVAILABLE: "unavailable, overloaded or not in time: may be repeated",
-    ExitCode.INTERRUPTED: "interrupted by Ctrl-C",
+    ExitCode.INTERRUPTED: "interrupted (Ctrl-C, SIGTERM)",
 }

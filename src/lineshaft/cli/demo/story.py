@@ -21,7 +21,8 @@ from lineshaft.cli.trouble import Trouble
 from lineshaft.values.instants import parse_instant
 
 WORKERS = 2
-CONCURRENCY = 8
+MOST_AT_ONCE = 32
+"""Tasks at once in a worker; with few files fewer, so that they do not all begin at the same time."""
 KILL_WORKER_AT = 0.35
 KILL_COORDINATOR_AT = 0.6
 MANY = 2000
@@ -102,7 +103,7 @@ class Story:
         local = LocalCoordinator(processes)
         await local.start()
         self.tell(f"coordinator {local.url}, process {local.child.pid if local.child else 0}, {local.store}")
-        workers = [self._start_worker(processes, local.url) for _ in range(WORKERS)]
+        workers = [_start_worker(processes, local.url, _at_once(len(tasks))) for _ in range(WORKERS)]
         self.tell(f"workers: processes {' and '.join(str(worker.pid) for worker in workers)}")
         coordinator = Coordinator(local.url)
         try:
@@ -111,18 +112,6 @@ class Story:
         finally:
             await coordinator.close()
         return seconds, proof
-
-    def _start_worker(self, processes: Processes, url: str) -> Child:
-        return processes.start(
-            "worker",
-            "worker",
-            "lineshaft.cli.demo.handlers:app",
-            "--queues",
-            f"{QUEUE}={CONCURRENCY}",
-            "--grace",
-            "1s",
-            url=url,
-        )
 
     async def _through_the_kills(
         self,
@@ -135,7 +124,7 @@ class Story:
         total = len(tasks)
         bar = self.progress.add_task("enqueueing", total=total)
         began = time.monotonic()
-        pause = 0.0 if total >= MANY else min(1.0, LASTS * WORKERS * CONCURRENCY / total)
+        pause = 0.0 if total >= MANY else min(1.0, LASTS * WORKERS * _at_once(total) / total)
         await coordinator.enqueue(tasks, pause=pause, step=lambda count: self.progress.advance(bar, count))
         self.progress.update(bar, description="hashing", completed=0)
         watch = Watch(coordinator, processes, total, lambda done: self.progress.update(bar, completed=done))
@@ -234,6 +223,15 @@ class Story:
             recovered=self.recovered,
             proof=proof,
         )
+
+
+def _at_once(files: int) -> int:
+    return max(1, min(MOST_AT_ONCE, files // 8))
+
+
+def _start_worker(processes: Processes, url: str, at_once: int) -> Child:
+    app, queues = "lineshaft.cli.demo.handlers:app", f"{QUEUE}={at_once}"
+    return processes.start("worker", "worker", app, "--queues", queues, "--grace", "1s", url=url)
 
 
 def _count(number: int, thing: str) -> str:

@@ -12,7 +12,7 @@ from lineshaft.cli.trouble import Trouble
 
 STALL = 60.0
 """Seconds without any movement after which something must be wrong."""
-_POLL = 0.02
+_POLL = 0.05
 
 
 class Watch:
