@@ -37,7 +37,7 @@ CHECKPOINT_PAGES = 4000
 LOG_SIZE_KEPT = 64 * 1024 * 1024
 """Bytes that the log file keeps after it was written back; what a long search made it grow beyond goes."""
 
-DELETED_AT_ONCE = 500
+DELETED_AT_ONCE = 250
 """Tasks deleted in one transaction, between which commits go on."""
 
 BUSY_TIMEOUT = 5.0
