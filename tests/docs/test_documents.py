@@ -135,5 +135,5 @@ def test_protocol_names_every_error() -> None:
 
 
 def test_command_line_page_has_the_exit_codes() -> None:
-    rows = re.findall(r"^\| (\d+) \| (.*) \|$", (ROOT / "docs" / "cli.md").read_text(), re.MULTILINE)
-    assert dict(rows) == {str(code.value): meaning for code, meaning in MEANINGS.items()}
+    codes = re.findall(r"^\| (\d+) \| .* \|$", (ROOT / "docs" / "cli.md").read_text(), re.MULTILINE)
+    assert codes == [str(code.value) for code in MEANINGS]
