@@ -84,6 +84,10 @@ def post(path: str, body: bytes = b"{}", *headers: bytes) -> bytes:
 
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+CHUNKED = (
+    b"POST /_tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -103,10 +107,9 @@ GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
         b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"POST /_tasks HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
         b"POST /_tasks HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-        b"POST /_tasks HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
         b"POST /_tasks HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: nonsense\r\n\r\n",
-        b"POST /_tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        CHUNKED + b"zz\r\n",
     ],
 )
 async def test_a_malformed_request_is_answered_with_400_in_json(line: Line, sent: bytes) -> None:
@@ -131,8 +134,7 @@ async def test_head_has_the_headers_of_get_and_no_body(line: Line) -> None:
 
 
 async def test_a_body_may_come_in_chunks(line: Line) -> None:
-    head = b"POST /_tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-    assert (await line.exchange(head + b'6\r\n{"name\r\n6\r\n":"n"}\r\n0\r\n\r\n'))[0] == 201
+    assert (await line.exchange(CHUNKED + b'6\r\n{"name\r\n6\r\n":"n"}\r\n0\r\n\r\n'))[0] == 201
 
 
 async def test_who_expects_100_continue_is_told_to_go_on(line: Line) -> None:
@@ -222,12 +224,14 @@ async def test_nonsense_after_a_request_lets_its_answer_go_first(
 
 async def parked(coordinator: Coordinator, count: int) -> None:
     """Wait until so many claims are parked."""
+    await waiting(coordinator, "waiting_claims", count)
+
+
+async def waiting(coordinator: Coordinator, gauge: str, count: int) -> None:
     async with asyncio.timeout(10):
-        while True:
+        stats = None
+        while getattr(stats, gauge, None) != count:
             stats = await coordinator.engine.submit(commands.Stats(tenant="default"))
-            if stats.waiting_claims == count:
-                return
-            await asyncio.sleep(0)
 
 
 async def test_a_claimer_that_hangs_up_is_unparked_and_gets_no_task(coordinator: Coordinator) -> None:
@@ -244,16 +248,8 @@ async def test_a_claimer_that_hangs_up_is_unparked_and_gets_no_task(coordinator:
 async def test_who_waits_for_a_result_and_hangs_up_is_forgotten(coordinator: Coordinator) -> None:
     async with connected(coordinator) as gone:
         gone.writer.write(post("/_tasks?wait=50s", b'{"name": "n"}'))
-        while not (await waiting_results(coordinator)):
-            await asyncio.sleep(0)
-    async with asyncio.timeout(10):
-        while await waiting_results(coordinator):
-            await asyncio.sleep(0)
-
-
-async def waiting_results(coordinator: Coordinator) -> int:
-    stats = await coordinator.engine.submit(commands.Stats(tenant="default"))
-    return int(stats.waiting_results)
+        await waiting(coordinator, "waiting_results", 1)
+    await waiting(coordinator, "waiting_results", 0)
 
 
 # Shutdown.

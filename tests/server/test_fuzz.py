@@ -22,13 +22,60 @@ SENDABLE = [call for call in CALLS.values() if call.name not in (*READS, "new_ke
 
 odd = st.sampled_from(
     [
-        None, True, False, 0, 1, -1, 2**31, 2**63, 2**64, -(2**63) - 1, 10**400, 0.5, -0.0, 1e308, "", "a", "_a", "é", "\x00",
-        "30s", "-1s", "1e9d", "99999999999d", "2026-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z", "NaN",
-        "24GiB", "../..", "a" * 300, "a,b", "queued", "-created_at", "exponential", "start", "complete", "1-1", "0",
-        [], {}, [[]], [None], ["a"], {"a": 1}, {"id": "w"}, [{}], [5],
+        None,
+        True,
+        False,
+        0,
+        1,
+        -1,
+        2**31,
+        2**63,
+        2**64,
+        -(2**63) - 1,
+        10**400,
+        0.5,
+        -0.0,
+        1e308,
+        "",
+        "a",
+        "_a",
+        "é",
+        "\x00",
+        "30s",
+        "-1s",
+        "1e9d",
+        "99999999999d",
+        "2026-01-01T00:00:00Z",
+        "9999-12-31T23:59:59Z",
+        "0001-01-01T00:00:00Z",
+        "NaN",
+        "24GiB",
+        "../..",
+        "a" * 300,
+        "a,b",
+        "queued",
+        "-created_at",
+        "exponential",
+        "start",
+        "complete",
+        "1-1",
+        "0",
+        [],
+        {},
+        [[]],
+        [None],
+        ["a"],
+        {"a": 1},
+        {"id": "w"},
+        [{}],
+        [5],
     ]
-)  # fmt: skip
-anything = st.recursive(odd, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=8)  # fmt: skip
+)
+anything = st.recursive(
+    odd,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
 
 
 def fields(message: Any) -> list[str]:
@@ -83,7 +130,31 @@ def test_any_message_to_any_call(run: Any, data: st.DataObject) -> None:
     call = data.draw(st.sampled_from(SENDABLE))
     body = data.draw(bodies(call))
     names = fields(call.query) if call.query is not None else ["wait"]
-    query = data.draw(st.dictionaries(st.sampled_from(names), st.sampled_from(["", "0", "1", "-1", "30ms", "true", "a", "a,b", "%00", "%ff", "%E2%82%AC", "+", "queued", "99999999999999999999", "null"]), max_size=3))  # fmt: skip
+    query = data.draw(
+        st.dictionaries(
+            st.sampled_from(names),
+            st.sampled_from(
+                [
+                    "",
+                    "0",
+                    "1",
+                    "-1",
+                    "30ms",
+                    "true",
+                    "a",
+                    "a,b",
+                    "%00",
+                    "%ff",
+                    "%E2%82%AC",
+                    "+",
+                    "queued",
+                    "99999999999999999999",
+                    "null",
+                ]
+            ),
+            max_size=3,
+        )
+    )
     id = data.draw(st.sampled_from(["a", "b", "_x", "%2e%2e", "a%2Fb", "%ff", "%zz", "", "é", "a" * 400]))
     if "wait" in query and "wait" in names:
         query["wait"] = "0"
@@ -112,7 +183,7 @@ def test_any_message_to_any_call(run: Any, data: st.DataObject) -> None:
             "/_tasks/_session",
         ]
     )
-    | st.text(alphabet="/_atsk%20?&=.", max_size=20).map("/".__add__),  # fmt: skip
+    | st.text(alphabet="/_atsk%20?&=.", max_size=20).map("/".__add__),
     body=st.binary(max_size=40)
     | st.text(alphabet='[]{}",:\\ud8c0 1eE+-.nulltrue', max_size=60).map(str.encode),
     media=st.sampled_from(
@@ -125,9 +196,33 @@ def test_any_bytes_to_any_path(run: Any, method: str, path: str, body: bytes, me
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    name=st.sampled_from(["host", "origin", "authorization", "content-type", "accept", "traceparent", "content-encoding", "last-event-id"]),
+    name=st.sampled_from(
+        [
+            "host",
+            "origin",
+            "authorization",
+            "content-type",
+            "accept",
+            "traceparent",
+            "content-encoding",
+            "last-event-id",
+        ]
+    ),
     value=st.text(alphabet=st.characters(max_codepoint=255, exclude_categories=["Cc"]), max_size=30)
-    | st.sampled_from(["ApiKey ", "ApiKey ls_a_b", "ApiKey ls", "Bearer x", "localhost:", "[::1", "[::1]:99999", "null", "http://", "127.0.0.1:7077"]),
-)  # fmt: skip
+    | st.sampled_from(
+        [
+            "ApiKey ",
+            "ApiKey ls_a_b",
+            "ApiKey ls",
+            "Bearer x",
+            "localhost:",
+            "[::1",
+            "[::1]:99999",
+            "null",
+            "http://",
+            "127.0.0.1:7077",
+        ]
+    ),
+)
 def test_any_header(run: Any, name: str, value: str) -> None:
     judge(run("POST", "/_tasks", b'{"name":"n"}', headers={name: value}))

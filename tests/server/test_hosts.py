@@ -16,9 +16,24 @@ def test_a_local_coordinator_serves_local_names_at_any_port(host: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "10.0.0.1", "0.0.0.0", "[::1", "[::1]x", "localhost:x",
-     "localhost:99999", "localhost:80:80", "é", "local host", "localhost@evil.example", "localhost/"],
-)  # fmt: skip
+    [
+        "",
+        "evil.example",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "10.0.0.1",
+        "0.0.0.0",
+        "[::1",
+        "[::1]x",
+        "localhost:x",
+        "localhost:99999",
+        "localhost:80:80",
+        "é",
+        "local host",
+        "localhost@evil.example",
+        "localhost/",
+    ],
+)
 def test_and_no_others(host: str) -> None:
     assert not AllowedHosts("127.0.0.1").allows(host.encode("latin-1"))
 

@@ -51,11 +51,11 @@ async def test_keys_survive_in_the_store_hashed(keys: KeyRing) -> None:
     assert key.rpartition("_")[2].encode() not in stored.digest
 
 
-@pytest.mark.parametrize("spoil", [lambda key: key[:-1], lambda key: "xx" + key[2:], lambda key: "", lambda key: "ls_", lambda key: key + "\xff"])  # fmt: skip
-async def test_a_wrong_key_is_refused(keys: KeyRing, spoil: Any) -> None:
+async def test_a_wrong_key_is_refused(keys: KeyRing) -> None:
     _, key = await keys.create("k", tenant="acme", scopes=["read"])
-    with pytest.raises(Unauthorized):
-        keys.identify(f"ApiKey {spoil(key)}")
+    for wrong in (key[:-1], "xx" + key[2:], "", "ls_", key + "\xff"):
+        with pytest.raises(Unauthorized):
+            keys.identify(f"ApiKey {wrong}")
 
 
 async def test_a_revoked_key_is_refused_and_keys_stay_required(keys: KeyRing) -> None:
@@ -69,8 +69,13 @@ async def test_a_revoked_key_is_refused_and_keys_stay_required(keys: KeyRing) ->
 
 @pytest.mark.parametrize(
     ("wrong", "field"),
-    [({"name": ""}, "name"), ({"tenant": "_system"}, "tenant"), ({"tenant": "a b"}, "tenant"), ({"scopes": []}, "scopes")],
-)  # fmt: skip
+    [
+        ({"name": ""}, "name"),
+        ({"tenant": "_system"}, "tenant"),
+        ({"tenant": "a b"}, "tenant"),
+        ({"scopes": []}, "scopes"),
+    ],
+)
 async def test_what_is_no_key(keys: KeyRing, wrong: dict[str, Any], field: str) -> None:
     given: dict[str, Any] = {"name": "k", "tenant": "t", "scopes": ["read"]} | wrong
     with pytest.raises(Invalid) as caught:

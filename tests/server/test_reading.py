@@ -17,11 +17,15 @@ read = BodyReader(Enqueue).read
 @pytest.mark.parametrize(
     "body",
     [
-        b'{"name":"n","name":"n"}', b'{"name":"n","payload":1,"payload":2}', b'{ "name" : "n" , "name"\t: "m" }', b'{"name":"n","n\\u0061me":"m"}',
-        b'{"name":"n","worker_affinity":{"resources":{"gpu":1,"gpu":2}}}', b'{"name":"n","retry_policy":{"base":1,"base":1}}',
+        b'{"name":"n","name":"n"}',
+        b'{"name":"n","payload":1,"payload":2}',
+        b'{ "name" : "n" , "name"\t: "m" }',
+        b'{"name":"n","n\\u0061me":"m"}',
+        b'{"name":"n","worker_affinity":{"resources":{"gpu":1,"gpu":2}}}',
+        b'{"name":"n","retry_policy":{"base":1,"base":1}}',
         b'{"name":":","tags":[":", ":"],"name":"x"}',
     ],
-)  # fmt: skip
+)
 def test_keys_that_stand_twice_in_the_message_are_malformed(body: bytes) -> None:
     with pytest.raises(Malformed):
         read(body)
@@ -30,10 +34,14 @@ def test_keys_that_stand_twice_in_the_message_are_malformed(body: bytes) -> None
 @pytest.mark.parametrize(
     "body",
     [
-        b'{"name":"n","payload":{"a":1,"a":2}}', b'{"name":"n","payload":[{"name":1},{"name":2}]}', b'{"name":"n","metadata":{"a":1,"a":2}}',
-        b'{"name":"n","payload":"\\"name\\":\\"name\\":"}', b'{"name":"n","payload":"\\u0061"}', b'{"name":"n","payload":{"name":"x","queue":{"name":1}}}',
+        b'{"name":"n","payload":{"a":1,"a":2}}',
+        b'{"name":"n","payload":[{"name":1},{"name":2}]}',
+        b'{"name":"n","metadata":{"a":1,"a":2}}',
+        b'{"name":"n","payload":"\\"name\\":\\"name\\":"}',
+        b'{"name":"n","payload":"\\u0061"}',
+        b'{"name":"n","payload":{"name":"x","queue":{"name":1}}}',
     ],
-)  # fmt: skip
+)
 def test_inside_payloads_they_are_kept(body: bytes) -> None:
     assert read(body).name == "n"
 

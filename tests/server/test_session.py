@@ -194,8 +194,15 @@ async def test_what_is_no_message_is_refused(http: aiohttp.ClientSession, data: 
 
 
 @pytest.mark.parametrize(
-    "hello", [{}, {"worker": {}}, {"worker": {"id": ""}}, {"worker": {"id": "w"}, "queues": ["a b"]}, {"worker": {"id": "w"}, "lease": "1ms"}]
-)  # fmt: skip
+    "hello",
+    [
+        {},
+        {"worker": {}},
+        {"worker": {"id": ""}},
+        {"worker": {"id": "w"}, "queues": ["a b"]},
+        {"worker": {"id": "w"}, "lease": "1ms"},
+    ],
+)
 async def test_a_hello_that_is_none_ends_the_session(http: aiohttp.ClientSession, hello: Any) -> None:
     async with session(http) as worker:
         assert (await worker.ask("hello", hello))["type"] == "invalid"
