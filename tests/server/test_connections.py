@@ -229,9 +229,11 @@ async def parked(coordinator: Coordinator, count: int) -> None:
 
 async def waiting(coordinator: Coordinator, gauge: str, count: int) -> None:
     async with asyncio.timeout(10):
-        stats = None
-        while getattr(stats, gauge, None) != count:
+        while True:
             stats = await coordinator.engine.submit(commands.Stats(tenant="default"))
+            if getattr(stats, gauge) == count:
+                return
+            await asyncio.sleep(0)
 
 
 async def test_a_claimer_that_hangs_up_is_unparked_and_gets_no_task(coordinator: Coordinator) -> None:

@@ -20,7 +20,7 @@ from tests.server.asgi import Answer, Edge, edge
 READS = ["root", "live", "ready", "metrics", "openapi", "stats"]
 SENDABLE = [call for call in CALLS.values() if call.name not in (*READS, "new_key")]
 
-odd = st.sampled_from(
+odd: st.SearchStrategy[Any] = st.sampled_from(
     [
         None,
         True,
@@ -86,7 +86,7 @@ def bodies(call: Call) -> st.SearchStrategy[Any]:
     if call.body == list[Enqueue]:
         return st.lists(objects(Enqueue) | anything, max_size=4)
     if call.name == "report":
-        names = sorted({name for kind in Item.__args__ for name in fields(kind)} | {"op"})  # type: ignore[attr-defined]
+        names = sorted({name for kind in Item.__args__ for name in fields(kind)} | {"op"})
         items = st.lists(st.dictionaries(st.sampled_from(names), anything, max_size=5), max_size=3)
         return st.fixed_dictionaries({"items": items}, optional={"claim": anything})
     return objects(call.body) if call.body is not None else anything
