@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from typing import Any, Protocol
 
 import msgspec
 
+from lineshaft.embedded.bridge import Bridge
 from lineshaft.sdk.backoff import repeat
 from lineshaft.sdk.tracing import traceparent
 from lineshaft.sdk.transport import PushSession
@@ -36,6 +38,8 @@ class InProcessTransport:
     def __init__(self, coordinator: Serves, *, retry_for: float = RETRY_FOR) -> None:
         self._coordinator = coordinator
         self._retry_for = retry_for
+        self._bridges: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Bridge]
+        self._bridges = weakref.WeakKeyDictionary()
 
     async def call(
         self,
@@ -52,12 +56,20 @@ class InProcessTransport:
 
         async def once() -> Any:
             made = coordinator.call(call, id=id, query=query, body=body, traceparent=trace)
-            home = coordinator.loop
-            if home is asyncio.get_running_loop():
-                return await made
-            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(made, home))
+            bridge = self._bridge_home()
+            return await made if bridge is None else await bridge.run(made)
 
         return await repeat(once, retry_for=self._retry_for)
+
+    def _bridge_home(self) -> Bridge | None:
+        """Give the bridge from the running loop to the coordinator's, None where they are the same."""
+        here, home = asyncio.get_running_loop(), self._coordinator.loop
+        if here is home:
+            return None
+        bridge = self._bridges.get(here)
+        if bridge is None:
+            bridge = self._bridges[here] = Bridge(home)
+        return bridge
 
     async def session(self, hello: Hello) -> PushSession | None:
         """Give none: a parked claim is answered at once, and costs no connection."""
