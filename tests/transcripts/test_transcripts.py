@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import re
 from pathlib import Path
 
 import pytest
 
+from lineshaft.errors import BY_TYPE, LineshaftError
+from lineshaft.server.router import Router
 from lineshaft.server.serve import running
 from lineshaft.server.settings import ServerSettings
+from lineshaft.wire import CALLS
 from tests.transcripts.matching import Mismatch
-from tests.transcripts.parsing import transcripts
+from tests.transcripts.parsing import Expect, Send, parse, transcripts
 from tests.transcripts.runner import Replay, main
 
 
@@ -47,3 +52,27 @@ async def test_a_transcript_that_is_wrong_says_where(expected: str, complaint: s
         with pytest.raises(Mismatch, match=r"wrong\.txt:3: ") as caught:
             await asyncio.to_thread(Replay(coordinator.url).run, path)
     assert complaint in str(caught.value)
+
+
+NOT_HERE = {"new_key", "revoke_key"}
+"""From the first key on a coordinator asks for one: these are tried in tests/server."""
+
+
+def test_every_call_and_every_status_of_success_is_in_a_transcript() -> None:
+    router = Router(CALLS.values())
+    seen: set[str] = set()
+    for path in transcripts():
+        for step in parse(path):
+            if isinstance(step, Send):
+                raw_path = re.sub(r"\$\{[^}]*\}", "x", step.path).partition("?")[0]
+                with contextlib.suppress(LineshaftError):
+                    seen.add(router.match(step.method, raw_path)[0].name)
+    assert CALLS.keys() - seen == NOT_HERE
+
+
+def test_every_error_that_can_be_caused_from_outside_is_in_a_transcript() -> None:
+    steps = [step for path in transcripts() for step in parse(path)]
+    bodies = " ".join(step.body for step in steps if isinstance(step, Expect))
+    seen = set(re.findall(r'"type": "(\w+)"', bodies))
+    caused_inside = {"error", "overloaded", "unavailable", "not_owner", "cursor_expired", "request_timeout"}
+    assert {name for name, error in BY_TYPE.items() if error.status < 500} - caused_inside <= seen

@@ -133,12 +133,11 @@ class Session:
             return False
         try:
             self._hello = _hello.read(_body(envelope))
-            reply = await self._calls.engine.submit(self._claim(0, holding=self._hello.holding or []))
+            held = await self._held()
         except LineshaftError as error:
             await self._refuse(envelope.id, error)
             await self.hang_up(1013 if isinstance(error, Retryable) else 1008)
             return False
-        held = set(reply.held)
         holding = self._hello.holding or []
         self._in_flight = dict.fromkeys(held, "")
         welcome = Welcome(
@@ -147,6 +146,17 @@ class Session:
         )
         await self._say("welcome", welcome, re=envelope.id)
         return True
+
+    async def _held(self) -> list[str]:
+        """Return the tokens that the worker holds; what it holds and does not know of is released before.
+
+        Where it does not say what it knows of, nothing is released, and names stand for the tokens.
+        """
+        holding = self._hello.holding
+        reply = await self._calls.engine.submit(self._claim(0, holding=holding))
+        if holding is None:
+            return [f"unknown {number}" for number in range(await self._count_held())]
+        return list(reply.held)
 
     def _claim(self, most: int, *, holding: list[str] | None = None) -> commands.Claim:
         hello = self._hello
@@ -159,7 +169,7 @@ class Session:
             holding=holding,
         )
         command = self._calls.claim_command(self._identity, claim)
-        until = None if holding is not None else self._calls.now() + _PARKED_FOR
+        until = self._calls.engine.now(self._identity.tenant) + _PARKED_FOR if most else None
         return msgspec.structs.replace(command, max=most, wait_until=until)
 
     # -- what comes in -----------------------------------------------------------------------------
