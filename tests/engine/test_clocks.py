@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 from lineshaft.core.commands import Claim, Enqueue, NewTask
 from lineshaft.core.task import Spec
@@ -62,3 +63,13 @@ async def test_the_default_nonces_differ() -> None:
         async with engine:
             pass
     assert len({engine.health().owner for engine in engines}) == 2
+
+
+async def test_a_server_keeps_what_it_loaded_from_the_collector() -> None:
+    before = gc.get_threshold()
+    try:
+        async with Engine(MemoryStore(), tune_gc=True):
+            assert gc.get_freeze_count() > 0 and gc.get_threshold()[0] == 50_000
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from lineshaft.core.batch import Blob
-from lineshaft.errors import Unavailable
+from lineshaft.errors import NotFound, Unavailable
 from lineshaft.store.base import StoreInUse
 from tests.engine.scripted_store import ScriptedStore
 from tests.engine.world import World, in_world, virtual, world
@@ -57,6 +57,16 @@ async def test_a_store_that_never_answers_does_not_hold_the_close_for_ever(w: Wo
     for handle in (stuck, waiting):
         with pytest.raises(Unavailable):
             await handle
+
+
+@in_world
+async def test_a_read_that_changes_nothing_does_not_delay_the_close(w: World) -> None:
+    reading = w.get("nothing")
+    started = w.engine.clock.monotonic()
+    await w.engine.close()
+    assert w.engine.clock.monotonic() == started
+    with pytest.raises(NotFound):
+        await reading
 
 
 @in_world

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from lineshaft.core.batch import Blob
+from lineshaft.core.batch import Batch, Blob, Counters
 from lineshaft.core.commands import Delete, Enqueue, NewTask, Patch
 from lineshaft.engine import Limits
 from lineshaft.errors import Invalid, Unavailable
@@ -120,6 +120,17 @@ async def test_whoever_follows_is_woken_by_a_commit_with_changes(w: World) -> No
     await w.settle()
     await w.enqueue("b")
     assert await waiting
+
+
+@in_world
+async def test_what_another_owner_has_changed_wakes_too(w: World) -> None:
+    await w.enqueue("a")
+    following = w.engine.changed(T, 1)
+    other = await w.store.acquire(0, b"another")
+    await w.store.commit(other, Batch(position=2, nonce=b"n", counters=Counters(w.engine.now(T), 1, 0)))
+    with pytest.raises(Unavailable):
+        await w.record("x")
+    assert await following == 2
 
 
 @virtual

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from lineshaft.engine.shard_time import LARGE, ShardTime
+from lineshaft.errors import Unavailable
 from lineshaft.store.base import StoreUnusable
 from tests.engine.scripted_store import ScriptedStore
-from tests.engine.world import START, World, in_world, virtual, world
+from tests.engine.world import START, T, World, in_world, virtual, world
 
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 
@@ -31,7 +32,9 @@ class Hands:
 
 
 def time_of(hands: Hands, persisted: int = 0) -> ShardTime:
-    return ShardTime(hands, persisted=persisted, max_ahead=DAY)  # type: ignore[arg-type]
+    time = ShardTime(hands, max_ahead=DAY)  # type: ignore[arg-type]
+    time.reach(persisted)
+    return time
 
 
 def test_it_follows_the_wall_clock() -> None:
@@ -148,6 +151,17 @@ async def test_health_says_what_jump_is_not_believed(w: World) -> None:
     assert w.shard_health.clock_jump == 8 * HOUR
     w.clock.wall -= 8 * HOUR
     assert w.shard_health.clock_jump is None
+
+
+@in_world
+async def test_a_load_makes_no_jump_believable(w: World) -> None:
+    w.clock.wall += 8 * HOUR
+    before = w.engine.now(T)
+    w.store.script.append("fence")
+    with pytest.raises(Unavailable):
+        await w.enqueue("a")
+    await w.settle()
+    assert w.shard_health.epoch == 2 and w.engine.now(T) - before < MINUTE
 
 
 @virtual

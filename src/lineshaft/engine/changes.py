@@ -16,8 +16,10 @@ class Changes:
         self._waiting: dict[str, list[asyncio.Future[int]]] = {}
 
     def loaded(self, position: int) -> None:
-        """What was committed before the load is not known by tenant."""
-        self._last = max(self._last, position)
+        """Another owner may have changed anything up to what was loaded."""
+        if position > self._last:
+            self._last = position
+            self.wake_all(position)
 
     def after(self, tenant: str, position: int) -> asyncio.Future[int]:
         """Return a position above `position` that may have changed tasks of the tenant, to come."""

@@ -323,6 +323,7 @@ class Intake:
         """Evict, where no read is under way that could not know of it."""
         if self.shard is not None and not self.look_ups.reading:
             self.shard.evict(self.limits.finished_in_memory)
+        self._wake()
 
     # -- losing the shard ------------------------------------------------------------------------
 

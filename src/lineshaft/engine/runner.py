@@ -32,7 +32,7 @@ from lineshaft.engine.ownership import Renewals
 from lineshaft.engine.pruning import Pruning
 from lineshaft.engine.shard_time import ShardTime
 from lineshaft.engine.timers import Deadline, Patience
-from lineshaft.errors import Fenced
+from lineshaft.errors import Fenced, LineshaftError
 from lineshaft.store.base import Ownership, Rejected, Store
 
 _LOG = logging.getLogger("lineshaft.engine")
@@ -283,8 +283,10 @@ class Runner:
         self.ownership = await self.store.acquire(self.shard_number, self._owner)
         await self._pruning.settled()
         snapshot = await self.store.load(self.ownership)
-        time = ShardTime(self.clock, persisted=snapshot.counters.now, max_ahead=self.limits.max_ahead)
-        self._time = time
+        if self._time is None:
+            self._time = ShardTime(self.clock, max_ahead=self.limits.max_ahead)
+        time = self._time
+        time.reach(snapshot.counters.now)
         self.barrier.durable = snapshot.position
         self.changes.loaded(snapshot.position)
         self.confirm(sent, mark)
@@ -310,7 +312,8 @@ class Runner:
         """Drop the shard's memory; whoever waits is to repeat."""
         if isinstance(error, Fenced):
             self.metrics.fences += 1
-        _LOG.warning("shard %d is lost and will be loaded again: %s", self.shard_number, error)
+        bug = None if isinstance(error, LineshaftError | Interrupted) else error
+        _LOG.warning("shard %d is lost and will be loaded again: %s", self.shard_number, error, exc_info=bug)
         self.state, self.reason = "unowned", str(error)
         dropped = self.intake.drop()
         self.intake.fail([*dropped.parked, *dropped.batch, *dropped.later], LOST)

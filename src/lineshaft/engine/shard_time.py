@@ -33,26 +33,32 @@ _LOG = logging.getLogger("lineshaft.engine")
 class ShardTime:
     """One shard's present."""
 
-    def __init__(self, clock: Clock, *, persisted: int, max_ahead: int) -> None:
-        """`persisted` is the last instant that the store knows of; raises `StoreUnusable` beyond
-        `max_ahead`.
-        """
-        wall = clock.now()
-        if persisted > wall + max_ahead:
-            raise StoreUnusable(
-                f"the store was last written at {format_instant(persisted)}, but this machine's clock says "
-                f"{format_instant(wall)}: set the clock right and start again (if the store's time is the "
-                "wrong one, allow more with `max_ahead`; it then goes on at half speed until the clock has "
-                "caught up)"
-            )
+    def __init__(self, clock: Clock, *, max_ahead: int) -> None:
+        """`max_ahead` is by how much (ms) what was decided by may be ahead of the wall clock at a load."""
         self._clock = clock
-        self._anchor_wall = wall
+        self._max_ahead = max_ahead
+        self._anchor_wall = clock.now()
         self._anchor = self._last_asked = clock.monotonic()
-        self._now = float(max(wall, persisted))
+        self._now = float(self._anchor_wall)
         self._suspect: tuple[float, int] | None = None
         self._stepped = 0
         self.jumps = 0
         """How often what was believed of the wall clock has changed at one go."""
+
+    def reach(self, instant: int) -> None:
+        """Go on from no earlier than the last instant that the store knows of.
+
+        Raises `StoreUnusable` where that is too far ahead of the wall clock to be true.
+        """
+        wall = self._clock.now()
+        if instant > wall + self._max_ahead:
+            raise StoreUnusable(
+                f"the store was last written at {format_instant(instant)}, but this machine's clock says "
+                f"{format_instant(wall)}: set the clock right and start again (if the store's time is the "
+                "wrong one, allow more with `max_ahead`; it then goes on at half speed until the clock has "
+                "caught up)"
+            )
+        self._now = max(self._now, float(instant))
 
     def now(self) -> int:
         """Return the shard's present in milliseconds since the epoch."""
