@@ -349,6 +349,14 @@ async def test_what_was_stored_is_there_after_closing(tmp_path: Path) -> None:
         assert (info.name, info.state) == ("later", "queued")
 
 
+async def test_an_app_may_be_opened_again(tmp_path: Path) -> None:
+    app = App(f"sqlite:///{tmp_path}/jobs.db")
+    async with app:
+        handle = await app.enqueue_named("later")
+    async with app:
+        assert await app.handle(handle.task_id).state() == "queued"
+
+
 async def test_a_second_owner_of_a_file_is_told_who_has_it(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/jobs.db"
     async with App(url) as first:
@@ -366,9 +374,9 @@ asyncio.run(main())
         )
         assert other.returncode != 0
         assert f"in use by process {os.getpid()}, which serves an App inside " in other.stderr
-        async with App(url) as same:
-            with pytest.raises(LineshaftError, match="is open in this process"):
-                await same.enqueue_named("z")
+        with pytest.raises(LineshaftError, match="is open in this process"):
+            async with App(url):
+                raise AssertionError("it must not open")
 
 
 def test_the_synchronous_facade_for_scripts(tmp_path: Path) -> None:

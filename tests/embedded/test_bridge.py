@@ -68,5 +68,5 @@ async def test_what_is_under_way_when_the_other_loop_ends_is_refused(there: Loop
     await asyncio.to_thread(there.stop)
     with pytest.raises(AppClosed):
         await call
-    with pytest.raises(AppClosed, match="make a new one"):
+    with pytest.raises(AppClosed, match="was closed"):
         await bridge.run(endless())

@@ -248,6 +248,17 @@ async def test_a_result_is_kept_as_long_as_the_hook_says() -> None:
             await own.handle(handle.task_id, long).result()
 
 
+async def test_code_under_test_may_open_and_close_its_app() -> None:
+    async def program() -> str:
+        async with app:
+            return (await app.enqueue(charge, 7)).task_id
+
+    async with harness(app) as test:
+        task_id = await program()
+        await test.run_until_idle()
+        assert await app.handle(task_id, charge).result() == "charged 7 in attempt 1"
+
+
 async def test_the_app_is_as_before_after_the_block() -> None:
     own = App("http://127.0.0.1:9")
     before = own.connections

@@ -59,8 +59,16 @@ async def test_a_closed_app_says_so() -> None:
     own, _ = client()
     await own.close()
     await own.close()
-    with pytest.raises(AppClosed, match="make a new one"):
+    with pytest.raises(AppClosed, match="open it again"):
         await own.call(CALLS["root"])
+
+
+async def test_a_closed_app_may_be_opened_again() -> None:
+    own, opened = client()
+    for _ in range(2):
+        async with own:
+            await own.call(CALLS["root"])
+    assert [one.closed for one in opened] == [True, True]
 
 
 async def test_the_synchronous_facade_does_not_block_a_running_loop() -> None:

@@ -109,6 +109,7 @@ def test_an_app_of_no_known_place_says_what_there_is(url: str) -> None:
         ({"prefetch": -1}, "prefetch", "from 0 to"),
         ({"grace": "x"}, "grace", "expected a duration"),
         ({"lease": "x"}, "lease", "expected a duration"),
+        ({"name": "two words"}, "name", "a name is"),
         ({"resources": {"gpu": -1}}, "resources.gpu", "must not be negative"),
     ],
 )

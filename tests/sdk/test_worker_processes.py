@@ -177,6 +177,19 @@ async def test_the_processes_of_an_embedded_app_are_served_by_their_supervisor(w
             await app.handle(crashing.task_id).result("1s")
 
 
+async def test_one_process_can_be_coordinator_and_worker(workshop: Workshop) -> None:
+    url = f"sqlite:///{workshop.folder}/jobs.db"
+    async with App(url) as app:
+        handle = await app.enqueue(tasks.wait_for, "go")
+    worker = workshop.worker(LINESHAFT_URL=url)
+    workshop.allow("go")
+    await workshop.until("go finished 1")
+    worker.send(signal.SIGTERM)
+    assert await worker.ended() == 0
+    async with App(url) as app:
+        assert await app.handle(handle.task_id).result("1s") == f"{worker.process.pid} in attempt 1"
+
+
 def test_the_module_of_tasks_is_an_app() -> None:
     assert load_app("tests.sdk.workshop_tasks:app") is tasks.app
     assert os.getpid() > 0

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from lineshaft.errors import Invalid
 from lineshaft.sdk.client import Client
+from lineshaft.sdk.connections import Connections
 from lineshaft.sdk.options import seconds
 from lineshaft.sdk.outcomes import Duration
 from lineshaft.sdk.transport import Transport
+from lineshaft.wire import CALLS
 
 if TYPE_CHECKING:
     from lineshaft.embedded.threaded import ThreadedCoordinator
@@ -85,11 +87,24 @@ class App(Client):
 
         async with running(ServerSettings(store=self.url, listen="127.0.0.1:0")) as coordinator:
             url = coordinator.url
-            with self.connected_through(lambda: HttpTransport(url, api_key=self._api_key)):
+            connections = Connections(lambda: HttpTransport(url, api_key=self._api_key))
+            with self.connected_through(connections):
                 try:
                     yield url
                 finally:
-                    await self.connections.close()
+                    await connections.close()
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        if self.embedded:
+            try:
+                await self.call(
+                    CALLS["root"]
+                )  # opens the store now, so that what is wrong with it is said here
+            except BaseException:
+                await self.close()
+                raise
+        return self
 
     async def close(self) -> None:
         """Give back connections, and close the store where it is this App's own; idempotent."""

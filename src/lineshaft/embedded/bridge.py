@@ -60,7 +60,7 @@ class Bridge:
         except RuntimeError:
             while self._going:
                 self._going.popleft().work.close()
-            raise AppClosed("this App was closed; make a new one") from None
+            raise AppClosed("this App was closed") from None
 
     # -- there -------------------------------------------------------------------------------------
 

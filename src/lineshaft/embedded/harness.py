@@ -20,6 +20,7 @@ from lineshaft.embedded.transport import InProcessTransport
 from lineshaft.engine.clock import ManualClock
 from lineshaft.sdk import encoding, reports
 from lineshaft.sdk.client import Client
+from lineshaft.sdk.connections import Connections
 from lineshaft.sdk.context import Context
 from lineshaft.sdk.execution import Executor
 from lineshaft.sdk.failures import ResultTimeout
@@ -170,7 +171,7 @@ class Harness:
     async def __aenter__(self) -> Self:
         self._coordinator = await Coordinator.open("memory://", clock=self._clock)
         self._transport = transport = _TestTransport(self, self._coordinator)
-        self._exit = self.app.connected_through(lambda: transport)
+        self._exit = self.app.connected_through(_TestConnections(lambda: transport))
         self._exit.__enter__()
         return self
 
@@ -244,6 +245,13 @@ class Harness:
 
     def _listed(self) -> str:
         return ", ".join(_shown(one.name, one.arguments) for one in self.enqueued) or "none"
+
+
+class _TestConnections(Connections):
+    """Stay open for the length of the test, also where the code under test closes its App."""
+
+    async def close(self) -> None:
+        pass
 
 
 class _TestTransport(InProcessTransport):

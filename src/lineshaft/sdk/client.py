@@ -247,9 +247,9 @@ class Client:
         self._connections.check()
 
     @contextlib.contextmanager
-    def connected_through(self, opener: Callable[[], Transport]) -> Iterator[None]:
-        """Use transports of `opener` within a block; for tests."""
-        before, self._connections = self._connections, Connections(opener)
+    def connected_through(self, connections: Connections) -> Iterator[None]:
+        """Use other connections within a block."""
+        before, self._connections = self._connections, connections
         try:
             yield
         finally:
@@ -276,8 +276,12 @@ class Client:
         """Give back connections; idempotent."""
         await self._connections.close()
 
+    def open(self) -> None:
+        """Allow use again after `close`; a new App is open. Raises ForkedApp."""
+        self._connections.open()
+
     async def __aenter__(self) -> Self:
-        self._connections.current()
+        self.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:

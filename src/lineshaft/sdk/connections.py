@@ -60,7 +60,12 @@ class Connections:
                 "connections cannot be shared; make the App in the child, or do not use it before the fork"
             )
         if self._closed:
-            raise AppClosed("this App was closed; make a new one")
+            raise AppClosed("this App was closed; open it again with `async with app` or `with app.sync`")
+
+    def open(self) -> None:
+        """Allow use again after `close`. Raises ForkedApp."""
+        self._closed = False
+        self.check()
 
     async def close(self) -> None:
         """Close the transports of every loop that is still running; idempotent."""

@@ -92,7 +92,7 @@ class Context:
     def metadata(self) -> Mapping[str, Any]:
         """What the client attached to the task."""
         metadata = self._task.metadata
-        return msgspec.json.decode(metadata) if metadata is not None else {}
+        return (metadata is not None and msgspec.json.decode(metadata)) or {}
 
     @property
     def tags(self) -> tuple[str, ...]:

@@ -60,6 +60,7 @@ class SyncClient:
         self._thread.stop()
 
     def __enter__(self) -> Self:
+        self._client.open()
         return self
 
     def __exit__(self, *_: object) -> None:

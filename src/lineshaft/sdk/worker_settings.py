@@ -75,7 +75,7 @@ def worker_settings(
         prefetch=integer(0, 1000)(prefetch, "prefetch"),
         grace=seconds(grace, "grace"),
         lease=None if lease is None else duration(lease, "lease"),
-        name=name,
+        name=None if name is None else check_name(name, field="name"),
         capability=None if affinity is None else affinity.capability,
         resources=None if affinity is None else affinity.resources,
         push=push,
