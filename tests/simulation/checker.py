@@ -7,6 +7,7 @@ the invariants in the design.
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -97,6 +98,10 @@ class Checker:
         """(row, fence) → the outcome that was acknowledged."""
         self.holders: dict[int, tuple[str | None, str | None, str | None]] = {}
         """Fence → to whom it was given."""
+        self.contacts: dict[int, float] = {}
+        """Fence → when its holder sent the last request that was answered."""
+        self.log: dict[str, list[tuple[int, Change]]] = {}
+        """Tenant → all changes, with their positions."""
         self.pauses: list[tuple[str, str, int, int]] = []
         """(tenant, queue, from, to): positions between which the queue was paused for certain."""
         self.pruned_before = 0
@@ -142,6 +147,7 @@ class Checker:
         self.position, self.now = batch.position, batch.counters.now
         for change in batch.changes:
             self._moved(batch.position, change)
+            self.log.setdefault(change.tenant, []).append((batch.position, change))
         for task in batch.tasks:
             self._written(batch.position, task)
         for gone in batch.forgotten:
@@ -190,6 +196,7 @@ class Checker:
         self._check((life.tenant, life.id) == (task.tenant, task.id), f"[19] {name} changed its name")
         if run is not None:
             self._run_is_sound(task, life, name)
+            self._lease_ran_out(task, life, name)
             life.asked_to_end = run.cancel is not None and not task.state.terminal
         life.positions.append(position)
         life.versions.append(task)
@@ -221,6 +228,18 @@ class Checker:
                 attempt.number == number + began, f"[16] {name}: attempt {attempt.number} after {number}"
             )
             number = number if attempt.outcome in ("released", "snoozed") else number + began
+
+    def _lease_ran_out(self, task: Task, life: Life, name: str) -> None:
+        """A lease is lost only after its holder was out of touch for all of it, whatever the clocks did."""
+        lease = life.versions[-1].lease if life.versions else None
+        if lease is None or task.run is None:
+            return
+        lost = any(a.fence == lease.fence and a.outcome == "lease_lost" for a in task.run.attempts)
+        contact = self.contacts.get(lease.fence)
+        if lost and contact is not None:
+            silent = asyncio.get_running_loop().time() - contact
+            enough = silent >= lease.ttl / 1000 - 0.01
+            self._check(enough, f"{name}: lease {lease.fence} of {lease.ttl} ms lost after {silent:.3f} s")
 
     def _workers_hold_what_they_can(self, batch: Batch) -> None:
         used: dict[tuple[str, str | None], dict[str, float]] = {}
@@ -260,8 +279,12 @@ class Checker:
                 if isinstance(command, c.Patch) and isinstance(command.payload, bytes):
                     self.payloads.setdefault((tenant, id), set()).add(command.payload)
 
-    def answered(self, command: c.Command, reply: Any, *, shown_before: int) -> None:
-        """Judge an answer as it leaves; `shown_before` is what had been shown when its request was sent."""
+    def answered(self, command: c.Command, reply: Any, *, shown_before: int, sent: float | None) -> None:
+        """Judge an answer as it leaves.
+
+        `shown_before` is the position that had been shown to anybody when its request arrived; `sent` is when
+        that was sent (seconds of the loop), None where its sender will not see the answer.
+        """
         for position in _positions(reply):
             self._check(
                 position <= self.position, f"[25] {type(reply).__name__} shows {position} of {self.position}"
@@ -282,12 +305,12 @@ class Checker:
             case c.Enqueue(), Enqueued(items=items):
                 self._enqueued(command, items)
             case c.Claim(), Claimed(tasks=tasks):
-                self._handed_out(command, tasks)
+                self._handed_out(command, tasks, sent)
             case c.Report(), Reported(items=items, tasks=tasks):
                 for op, item in zip(command.items, items, strict=True):
-                    self._reported(command.tenant, op, item)
+                    self._reported(command.tenant, op, item, sent)
                 if command.claim is not None:
-                    self._handed_out(command.claim, tasks)
+                    self._handed_out(command.claim, tasks, sent)
 
     def _shows_what_was(self, task: Task, position: int, floor: int) -> None:
         life = self.lives.get(task.seq)
@@ -312,11 +335,12 @@ class Checker:
             self._check(item.task.seq not in self.created, f"[3] {new.id} was created twice")
             self.created[item.task.seq] = new.payload
 
-    def _handed_out(self, claim: c.Claim, tasks: list[Task]) -> None:
+    def _handed_out(self, claim: c.Claim, tasks: list[Task], sent: float | None) -> None:
         worker = claim.worker
         to = (worker.id, worker.incarnation, claim.claim_id) if worker else (None, None, claim.claim_id)
         for task in tasks:
             assert task.lease is not None
+            self._in_touch(task.lease.fence, sent)
             given = self.holders.setdefault(task.lease.fence, to)
             self._check(
                 given == to, f"[5] lease {task.lease.fence} of {task.id} was given to {given} and {to}"
@@ -328,7 +352,7 @@ class Checker:
                 claim.queues is None or task.spec.queue in claim.queues, f"{task.id}: queue not asked for"
             )
 
-    def _reported(self, tenant: str, op: c.Op, item: OpReply | LineshaftError) -> None:
+    def _reported(self, tenant: str, op: c.Op, item: OpReply | LineshaftError, sent: float | None) -> None:
         if isinstance(item, LineshaftError):
             return
         position = item.position
@@ -340,9 +364,24 @@ class Checker:
             self._check(known == op, f"[7] {op.task_id}: two outcomes for lease {fence}: {known} and {op}")
             self._check(self._ended(life, position, fence), f"[25] {op} was acknowledged and is not stored")
         else:
+            self._in_touch(fence, sent)
             held = [life.version(at) for at in (position - 1, position)]
             alive = any(v is not None and v.lease is not None and v.lease.fence == fence for v in held)
             self._check(alive or self._ended(life, position, fence), f"[5] {op} accepted at {position}")
+
+    def _in_touch(self, fence: int, sent: float | None) -> None:
+        if sent is not None:
+            self.contacts[fence] = max(sent, self.contacts.get(fence, 0.0))
+
+    def read_result(self, task: Task, result: bytes) -> None:
+        """Somebody was shown a completed task and then read its result."""
+        run = task.run
+        op = None if run is None or run.settled is None else self.outcomes.get((task.seq, run.settled.fence))
+        latest = self.lives[task.seq].versions[-1]
+        if isinstance(op, c.Complete) and latest.state is S.COMPLETED and latest.run == run:
+            self._check(
+                result == op.result, f"[9] the result of {task.id} reads {result!r}, not {op.result!r}"
+            )
 
     def _ended(self, life: Life, position: int, fence: int) -> bool:
         version = life.version(position)

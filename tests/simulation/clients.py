@@ -9,8 +9,8 @@ from typing import Any
 
 from lineshaft.core import commands as c
 from lineshaft.core.task import Affinity, RetryPolicy, Spec, State
-from lineshaft.errors import LineshaftError, Retryable
-from tests.simulation.coordinator import Coordinator, NoAnswer
+from lineshaft.errors import LineshaftError
+from tests.simulation.line import Line
 from tests.simulation.plan import SECOND, UNSTORABLE
 
 QUEUES = ("default", "bulk")
@@ -22,20 +22,9 @@ AFFINITIES = {
 }
 
 
-async def insist(coordinator: Coordinator, command: c.Command, *, patience: float = 8.0) -> Any:
-    """Repeat a request until it is answered; raises what it is refused with for good."""
-    while True:
-        try:
-            return await coordinator.call(command, patience=patience)
-        except NoAnswer:
-            await asyncio.sleep(0.1)
-        except Retryable as error:
-            await asyncio.sleep(min(error.retry_after or 0.1, 2.0))
-
-
 class Client:
-    def __init__(self, coordinator: Coordinator, random: Random, *, tenant: str, name: str) -> None:
-        self._coordinator = coordinator
+    def __init__(self, line: Line, random: Random, *, tenant: str, name: str) -> None:
+        self._line = line
         self._random = random
         self._tenant = tenant
         self._name = name
@@ -64,13 +53,13 @@ class Client:
         new, random = self._new(), self._random
         wait_until = self._now() + random.randint(1, 20) * SECOND if random.random() < 0.2 else None
         command = c.Enqueue(tenant=self._tenant, tasks=(new,), wait_until=wait_until)
-        await insist(self._coordinator, command, patience=25.0 if wait_until else 8.0)
+        await self._line.insist(command, patience=25.0 if wait_until else 8.0)
         if random.random() < 0.2:
-            await insist(self._coordinator, c.Enqueue(tenant=self._tenant, tasks=(new,)))
+            await self._line.insist(c.Enqueue(tenant=self._tenant, tasks=(new,)))
 
     async def _bulk(self) -> None:
         tasks = tuple(self._new() for _ in range(self._random.randint(2, 8)))
-        await insist(self._coordinator, c.Enqueue(tenant=self._tenant, tasks=tasks))
+        await self._line.insist(c.Enqueue(tenant=self._tenant, tasks=tasks))
 
     def _new(self) -> c.NewTask:
         random, name = self._random, self._random.choice(NAMES)
@@ -88,15 +77,17 @@ class Client:
             affinity=AFFINITIES.get(name, Affinity()),
             retention=random.choice([7 * 86_400, 7 * 86_400, 20]) * SECOND,
         )
-        when: dict[str, int] = {}
-        if random.random() < 0.25:
-            when["delay"] = random.randint(0, 20) * SECOND
-        if random.random() < 0.1:
-            when["expires_in"] = random.randint(1, 30) * SECOND
-        return c.NewTask(id=id, spec=spec, payload=self._payload(id), given=True, **when)
+        return c.NewTask(
+            id=id,
+            spec=spec,
+            payload=self._payload(id),
+            given=True,
+            delay=random.randint(0, 20) * SECOND if random.random() < 0.25 else None,
+            expires_in=random.randint(1, 30) * SECOND if random.random() < 0.1 else None,
+        )
 
     def _payload(self, id: str) -> bytes:
-        if self._random.random() < self._coordinator.disk.faults.unstorable:
+        if self._random.random() < self._line.disk.faults.unstorable:
             return b'"%s %d"' % (UNSTORABLE, self._count)
         return f'{{"for":"{self._tenant}/{id}","by":"{self._name}","n":{self._count}}}'.encode()
 
@@ -113,8 +104,9 @@ class Client:
                 until = self._now() + self._random.randint(1, 30) * SECOND
                 command = c.Get(tenant=self._tenant, id=self._some(), wait_until=until)
             case _:
-                command = c.Get(tenant=self._tenant, id=self._some())
-        await insist(self._coordinator, command, patience=35.0)
+                await self._line.look(self._tenant, self._some())
+                return
+        await self._line.insist(command, patience=35.0)
 
     # Change.
 
@@ -136,18 +128,18 @@ class Client:
                 command = c.Patch(tenant=tenant, id=id, run_at=self._now() + random.randint(0, 20) * SECOND)
             case _:
                 command = c.Patch(tenant=tenant, id=id, priority=-3, queue=random.choice(QUEUES))
-        await insist(self._coordinator, command)
+        await self._line.insist(command)
 
     async def _sweep(self) -> None:
-        random, checker = self._random, self._coordinator.disk.checker
+        random, checker = self._random, self._line.disk.checker
         keys = [(id, seq) for (tenant, id), seq in checker.present.items() if tenant == self._tenant]
         random.shuffle(keys)
-        verb = random.choice(["cancel", "retry", "promote", "delete"])
+        verb: Any = random.choice(["cancel", "retry", "promote", "delete"])
         states = frozenset({random.choice(list(State))})
         command = c.Sweep(
             tenant=self._tenant, verb=verb, keys=tuple(keys[:5]), filter=c.Filter(states=states)
         )
-        await insist(self._coordinator, command)
+        await self._line.insist(command)
 
     def _some(self) -> str:
         if not self._known or self._random.random() < 0.1:
@@ -155,14 +147,14 @@ class Client:
         return self._random.choice(self._known[-12:])
 
     def _now(self) -> int:
-        return self._coordinator.now(self._tenant)
+        return self._line.now(self._tenant)
 
 
 class Operator:
     """Pauses a queue of a tenant now and then, and is the only one to do so."""
 
-    def __init__(self, coordinator: Coordinator, random: Random, *, tenant: str) -> None:
-        self._coordinator = coordinator
+    def __init__(self, line: Line, random: Random, *, tenant: str) -> None:
+        self._line = line
         self._random = random
         self._tenant = tenant
 
@@ -175,7 +167,7 @@ class Operator:
 
     async def pause_for_a_while(self) -> None:
         """Pause, and tell the judge between which positions nothing may be claimed."""
-        queue, disk = self._random.choice(QUEUES), self._coordinator.disk
+        queue, disk = self._random.choice(QUEUES), self._line.disk
         paused = await self._set(queue, paused=True)
         await asyncio.sleep(self._random.uniform(0, 8))
         disk.checker.pauses.append((self._tenant, queue, paused.position, disk.position))
@@ -183,4 +175,4 @@ class Operator:
 
     async def _set(self, queue: str, *, paused: bool) -> Any:
         command = c.SetQueue(tenant=self._tenant, queue=queue, paused=paused)
-        return await insist(self._coordinator, command)
+        return await self._line.insist(command)

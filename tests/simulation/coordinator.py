@@ -1,32 +1,27 @@
-"""The coordinator of a run: the real engine, started, crashed and started again; and the line to it.
+"""The coordinator of a run: the real engine, started, crashed and started again.
 
 A crash drops the engine between any two of its steps: its connection to the store goes dead, everything it
-had under way is cancelled, and whoever waited for an answer hears nothing.
+had under way is cancelled, and whoever waited for an answer hears nothing. Where ownership is leased, an
+engine may also be cut off from the store for a while: another takes over, and clients still talk to both.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Generator
 from random import Random
 from typing import Any
 
-from lineshaft.core import commands as c
 from lineshaft.engine.clock import LoopClock
 from lineshaft.engine.engine import Engine
 from lineshaft.engine.limits import Limits
 from lineshaft.errors import LineshaftError
 from tests.simulation.disk import Disk, Link
 from tests.simulation.plan import Plan
-from tests.simulation.trace import Trace, brief
+from tests.simulation.trace import Trace
 
 _LIFE: contextvars.ContextVar[Life | None] = contextvars.ContextVar("life", default=None)
-
-
-class NoAnswer(Exception):
-    """The request or its answer was lost, or nobody was there; what it did is unknown."""
 
 
 class Life:
@@ -50,9 +45,13 @@ class Life:
             task.cancel()
 
 
-def task_factory(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any], **options: Any) -> Any:
+def task_factory(
+    loop: asyncio.AbstractEventLoop,
+    work: Coroutine[Any, Any, Any] | Generator[Any, None, Any],
+    **options: Any,
+) -> Any:
     """Make a task, and note it as part of the engine's life if an engine makes it."""
-    task = asyncio.Task(work, loop=loop, **options)
+    task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, **options)
     context = options.get("context")
     life = context.get(_LIFE) if context is not None else _LIFE.get()
     if life is not None:
@@ -73,8 +72,9 @@ class Coordinator:
         self._random = random
         self._trace = trace
         self._life: Life | None = None
+        self._cut_off: Life | None = None
+        """One that was taken over from, and does not know."""
         self._lives = 0
-        self._again: set[asyncio.Task[None]] = set()
 
     # Life and death.
 
@@ -82,7 +82,12 @@ class Coordinator:
         """Start an engine on the store, as often as it takes."""
         while True:
             self._lives += 1
-            link = Link(self.disk, Random(self._random.random()), lambda what: self._trace("store", what))
+            link = Link(
+                self.disk,
+                Random(self._random.random()),
+                valid_for=self._plan.valid_for,
+                note=lambda what: self._trace("store", what),
+            )
             life = Life(self._lives, link)
             self._trace("coordinator", f"life {life.number} begins")
             try:
@@ -111,13 +116,35 @@ class Coordinator:
         """How many engines there have been."""
         return self._lives
 
+    def someone(self) -> Life | None:
+        """Return an engine that clients can reach, if there is one."""
+        if self._cut_off is not None and self._random.random() < 0.5:
+            return self._cut_off
+        return self._life
+
     def now(self, tenant: str) -> int:
         """What time it is, as far as anybody knows."""
         life = self._life
         return self.clock.now() if life is None or life.engine is None else life.engine.now(tenant)
 
-    async def ensure_started(self) -> None:
-        """Start where the last life has ended."""
+    async def keep_failing(self) -> None:
+        """Crash, stop or be cut off now and then; somebody takes over a while later."""
+        random = self._random
+        while True:
+            await asyncio.sleep(random.expovariate(1 / self._plan.crash_every))
+            if self._plan.valid_for is not None and random.random() < 0.5:
+                await self.take_over_from_one_that_is_cut_off()
+                continue
+            if random.random() < 0.2:
+                await self.stop()
+            else:
+                self.crash()
+            await asyncio.sleep(random.choice([0.0, 0.1, 2.0, 45.0]))
+            await self.start()
+
+    async def settle_down(self) -> None:
+        """Let there be one engine."""
+        self._end_cut_off()
         if self._life is None:
             await self.start()
 
@@ -138,74 +165,24 @@ class Coordinator:
             finally:
                 life.end()
 
-    async def keep_crashing(self) -> None:
-        """Crash or stop now and then, and start again a while later."""
-        while True:
-            await asyncio.sleep(self._random.expovariate(1 / self._plan.crash_every))
-            if self._random.random() < 0.2:
-                await self.stop()
-            else:
-                self.crash()
-            await asyncio.sleep(self._random.choice([0.0, 0.1, 2.0, 45.0]))
-            await self.start()
-
-    # The line.
-
-    async def call(self, command: c.Command, *, patience: float = 8.0) -> Any:
-        """Send a command and return the reply; raises what the coordinator refuses with, and `NoAnswer`."""
-        faults, random = self.disk.faults, self._random
-        self.disk.checker.asked(command)
-        await asyncio.sleep(random.uniform(0, 0.004))
-        # A switch that is thrown again much later would undo what its operator did since.
-        if random.random() < faults.duplicate and not isinstance(command, c.SetQueue):
-            task = asyncio.get_running_loop().create_task(self._once_more(command))
-            self._again.add(task)
-            task.add_done_callback(self._again.discard)
-        if random.random() < faults.lose_request:
-            await asyncio.sleep(random.uniform(0, patience))
-            raise NoAnswer("the request was lost")
-        if random.random() < faults.hang_up:
-            patience = random.uniform(0, 0.02)
-        reply = await self._ask(command, patience)
-        await asyncio.sleep(random.uniform(0, 0.004))
-        if random.random() < faults.lose_reply:
-            await asyncio.sleep(random.uniform(0, patience))
-            raise NoAnswer("the reply was lost")
-        if isinstance(reply, LineshaftError):
-            raise reply
-        return reply
-
-    async def _once_more(self, command: c.Command) -> None:
-        await asyncio.sleep(self._random.choice([0.0, 0.001, 0.02, 1.0, 40.0]))
-        with contextlib.suppress(NoAnswer):
-            await self._ask(command, 5.0)
-
-    async def _ask(self, command: c.Command, patience: float) -> Any:
-        life, checker = self._life, self.disk.checker
-        if life is None or life.engine is None:
-            await asyncio.sleep(0.05)
-            raise NoAnswer("nobody is there")
-        shown_before = checker.shown
+    async def take_over_from_one_that_is_cut_off(self) -> None:
+        """Start an engine while the store does not hear the other, which goes on serving as far as it can."""
+        loop, random = asyncio.get_running_loop(), self._random
+        life, self._life = self._life, None
+        if life is None:
+            return
+        self._trace("coordinator", f"life {life.number} is cut off")
+        self._end_cut_off()
+        self._cut_off = life
+        life.link.cut_off_until = loop.time() + random.uniform(2, 20)
         try:
-            handle = life.context.run(life.engine.submit, command)
-        except LineshaftError as error:
-            return error
-        await asyncio.wait([handle, life.dead], timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-        if life.dead.done():
-            if handle.done() and not handle.cancelled():
-                handle.exception()
-            raise NoAnswer("the coordinator crashed")
-        if not handle.done():
-            life.context.run(handle.abandon)
-            raise NoAnswer("no answer in time")
-        error = handle.exception()
-        if error is None:
-            reply: Any = handle.result()
-            self._trace("answer", f"{brief(command)} → {brief(reply)}")
-            checker.answered(command, reply, shown_before=shown_before)
-            return reply
-        self._trace("answer", f"{brief(command)} → {error!r}")
-        if not isinstance(error, LineshaftError):
-            checker.violated(f"{brief(command)} was answered with {error!r}")
-            raise error
-        return error
+            await self.start()
+            await asyncio.sleep(random.uniform(1, 30))
+        finally:
+            self._end_cut_off()
+
+    def _end_cut_off(self) -> None:
+        life, self._cut_off = self._cut_off, None
+        if life is not None:
+            self._trace("coordinator", f"life {life.number} ends")
+            life.end()

@@ -34,6 +34,9 @@ class Disk:
         self.checker = checker
         self.faults: Faults = CALM
         self.position = 0
+        self.owner = b""
+        self.owned_until = 0.0
+        """Until then nobody else may acquire the shard (seconds of the loop)."""
         self._attempted: dict[tuple[int, int, bytes], bytes] = {}
 
     async def apply(self, ownership: Ownership, batch: Batch) -> None:
@@ -62,11 +65,17 @@ class Link:
     tier = "none"
     shards = 1
 
-    def __init__(self, disk: Disk, random: Random, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, disk: Disk, random: Random, *, valid_for: int | None, note: Callable[[str], None]
+    ) -> None:
         self.disk = disk
+        self.cut_off_until = 0.0
+        """Until then nothing goes through."""
         self.cut = False
         """The coordinator has crashed: nothing it asks for is answered any more."""
         self._random = random
+        self._valid_for = valid_for
+        self._epoch = 0
         self._note = note
         self._late: set[asyncio.Task[None]] = set()
 
@@ -77,16 +86,41 @@ class Link:
         """Leave the truth open: others use it."""
 
     async def acquire(self, shard: int, owner: bytes) -> Ownership:
-        ownership = await self._ask(lambda: self.disk.store.acquire(shard, owner))
-        self.disk.checker.acquired(ownership)
+        async def acquire() -> Ownership:
+            if owner != self.disk.owner and self._now() < self.disk.owned_until:
+                raise Unavailable("somebody else owns the shard")
+            self.disk.owner = owner
+            ownership = await self.disk.store.acquire(shard, owner)
+            self.disk.checker.acquired(ownership)
+            self._lease(ownership.epoch)
+            return msgspec.structs.replace(ownership, valid_for=self._valid_for)
+
+        ownership = await self._ask(acquire)
+        self._epoch = ownership.epoch
         return ownership
 
     async def renew(self, ownership: Ownership) -> None:
-        await self._ask(lambda: self.disk.store.renew(ownership))
+        async def renew() -> None:
+            await self.disk.store.renew(ownership)
+            self._lease(ownership.epoch)
+
+        await self._ask(renew)
 
     async def release(self, ownership: Ownership) -> None:
-        await self._ask(lambda: self.disk.store.release(ownership))
-        self.disk.checker.released()
+        async def release() -> None:
+            await self.disk.store.release(ownership)
+            if ownership.epoch == self.disk.checker.epoch:
+                self.disk.checker.released()
+                self.disk.owned_until = 0.0
+
+        await self._ask(release)
+
+    def _lease(self, epoch: int) -> None:
+        if self._valid_for is not None and epoch == self.disk.checker.epoch:
+            self.disk.owned_until = max(self.disk.owned_until, self._now() + self._valid_for / 1000)
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
 
     async def load(self, ownership: Ownership) -> Snapshot:
         return await self._ask(lambda: self.disk.store.load(ownership))
@@ -108,12 +142,15 @@ class Link:
 
     async def prune(self, shard: int, *, before: int, log_before: int, limit: int = 10_000) -> list[Census]:
         self.disk.checker.pruning(before)
-        # Its answer is not lost here: what it removed would have to be counted again by a load.
         await self._travel()
+        if self._epoch != self.disk.checker.epoch:
+            raise Fenced("only the owner prunes, for it counts what is left")
+        # Its answer is not lost here: what it removed would have to be counted again by a load.
         return await self.disk.store.prune(shard, before=before, log_before=0, limit=limit)
 
     async def commit(self, ownership: Ownership, batch: Batch) -> None:
         what = self._draw()
+        await self._travel()
         self._note(f"commit {batch.position} of epoch {ownership.epoch}{f': {what}' if what else ''}")
         if what == "fail":
             await self._travel()
@@ -121,6 +158,7 @@ class Link:
         if what == "stall":
             await self._sleep(self._random.uniform(0.5, 20))
         if what == "fence":
+            await self._sleep(max(0.0, self.disk.owned_until - self._now()))
             stranger = await self.disk.store.acquire(ownership.shard, b"a stranger")
             self.disk.checker.acquired(stranger)
         if what == "late":
@@ -140,6 +178,7 @@ class Link:
         if any(data is not None and UNSTORABLE in data for _, _, data in batch.blobs):
             raise Rejected("a value that the store cannot hold")
         await self.disk.apply(ownership, batch)
+        self._lease(ownership.epoch)
 
     def _later(self, apply: Coroutine[Any, Any, None]) -> None:
         async def quietly() -> None:
@@ -173,6 +212,7 @@ class Link:
 
     async def _sleep(self, delay: float) -> None:
         await asyncio.sleep(delay)
+        await asyncio.sleep(max(0.0, self.cut_off_until - self._now()))
         if self.cut:
             await asyncio.Event().wait()
 

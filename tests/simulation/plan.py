@@ -66,6 +66,8 @@ class Plan:
     """Mean seconds between crashes of the coordinator."""
     jump_every: float
     """Mean seconds between jumps of the wall clock."""
+    valid_for: int | None
+    """For how long (ms) ownership of the shard is leased; None where the store is exclusive."""
     small_memory: bool
     """Whether the coordinator remembers hardly any finished task and admits little at a time."""
 
@@ -85,5 +87,6 @@ def draw(seed: int) -> Plan:
         trouble=random.choice([30.0, 60.0, 120.0]),
         crash_every=random.choice([10.0, 30.0, 1e9]) if weight else 1e9,
         jump_every=random.choice([20.0, 1e9, 1e9]) if weight else 1e9,
+        valid_for=random.choice([None, None, 3 * SECOND]),
         small_memory=random.random() < 0.5,
     )

@@ -14,9 +14,11 @@ from lineshaft.core.task import State, Task
 from lineshaft.engine.clock import LoopClock
 from tests.simulation import loop
 from tests.simulation.checker import Checker
-from tests.simulation.clients import QUEUES, Client, Operator, insist
+from tests.simulation.clients import QUEUES, Client, Operator
 from tests.simulation.coordinator import Coordinator, task_factory
 from tests.simulation.disk import Disk, blob_of, rows_of
+from tests.simulation.follower import Follower
+from tests.simulation.line import Line
 from tests.simulation.plan import CALM, START, Plan, draw
 from tests.simulation.trace import Trace, brief
 from tests.simulation.workers import ABLE, OTHERS, Worker
@@ -49,7 +51,8 @@ def simulate(seed: int, *, loud: bool = False) -> Summary:
         return loop.run(simulation.run(), until=20_000.0)  # type: ignore[no-any-return]
     except Exception as error:
         again = f"python -m tests.simulation --seed {seed} --trace"
-        raise Broken(f"seed {seed}: {error or type(error).__name__}\nsee it again with: {again}") from error
+        told = str(error) or type(error).__name__
+        raise Broken(f"seed {seed}: {told}\nsee it again with: {again}") from error
 
 
 class Simulation:
@@ -71,6 +74,8 @@ class Simulation:
         self._coordinator = Coordinator(
             self._disk, self._plan, self._fork(), clock=self._clock, trace=self._trace
         )
+        self._line = Line(self._coordinator, self._fork(), self._trace)
+        self._followers = {tenant: Follower(self._line, tenant=tenant) for tenant in self._plan.tenants}
         await self._coordinator.start()
         await self._trouble(running.time() + self._plan.trouble)
         self._disk.faults = CALM
@@ -98,26 +103,28 @@ class Simulation:
         return task
 
     async def _trouble(self, until: float) -> None:
-        plan, coordinator = self._plan, self._coordinator
+        plan, line, coordinator = self._plan, self._line, self._coordinator
         for number in range(plan.workers):
             tenant = plan.tenants[number % len(plan.tenants)]
             kind = ABLE if number < len(plan.tenants) else OTHERS[number % len(OTHERS)]
-            worker = Worker(coordinator, self._fork(), tenant=tenant, id=f"w{number}", kind=kind)
+            worker = Worker(line, self._fork(), tenant=tenant, id=f"w{number}", kind=kind)
             self._start(worker.run())
-        crashes = self._start(coordinator.keep_crashing())
+        crashes = self._start(coordinator.keep_failing())
         jumps = self._start(self._keep_jumping())
+        for follower in self._followers.values():
+            self._start(follower.run())
         doings = []
         for tenant in plan.tenants:
-            doings.append(self._start(Operator(coordinator, self._fork(), tenant=tenant).run(until)))
+            doings.append(self._start(Operator(line, self._fork(), tenant=tenant).run(until)))
             for number in range(plan.clients):
-                client = Client(coordinator, self._fork(), tenant=tenant, name=f"{tenant}-{number}")
+                client = Client(line, self._fork(), tenant=tenant, name=f"{tenant}-{number}")
                 doings.append(self._start(client.run(until)))
         await self._watch(asyncio.sleep(until - asyncio.get_running_loop().time()))
         crashes.cancel()
         jumps.cancel()
         await asyncio.wait([crashes, jumps])
         self._disk.faults = CALM
-        await coordinator.ensure_started()
+        await coordinator.settle_down()
         await self._watch(asyncio.gather(*doings))
 
     async def _keep_jumping(self) -> None:
@@ -148,7 +155,7 @@ class Simulation:
         running = asyncio.get_running_loop()
         for tenant in self._plan.tenants:
             for queue in QUEUES:
-                await insist(self._coordinator, c.SetQueue(tenant=tenant, queue=queue, paused=False))
+                await self._line.insist(c.SetQueue(tenant=tenant, queue=queue, paused=False))
         until = running.time() + PATIENCE
         while left := self._unfinished():
             if running.time() > until:
@@ -160,6 +167,10 @@ class Simulation:
 
     async def _look_at_what_is_left(self) -> None:
         await self._counters_equal_a_recount()
+        await self._watch(asyncio.sleep(1.0))
+        for tenant, follower in self._followers.items():
+            if follower.seen != self._checker.log.get(tenant, []):
+                raise Broken(f"[16] the feed of {tenant} told {len(follower.seen)} changes, not what was")
         before = {seq: _settled(task) for seq, task in rows_of(self._disk).items()}
         for way in (self._coordinator.crash, self._coordinator.stop):
             stopping = way()
@@ -175,8 +186,8 @@ class Simulation:
 
     async def _counters_equal_a_recount(self) -> None:
         for tenant in self._plan.tenants:
-            stats: StatsReply = await insist(self._coordinator, c.Stats(tenant=tenant))
-            queues: list[QueueState] = await insist(self._coordinator, c.Queues(tenant=tenant))
+            stats: StatsReply = await self._line.insist(c.Stats(tenant=tenant))
+            queues: list[QueueState] = await self._line.insist(c.Queues(tenant=tenant))
             rows = [task for task in rows_of(self._disk).values() if task.tenant == tenant]
             for state in State:
                 counted = sum(task.state is state for task in rows)

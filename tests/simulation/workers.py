@@ -11,8 +11,7 @@ from lineshaft.core import commands as c
 from lineshaft.core.replies import OpReply
 from lineshaft.core.task import Progress, State, Task, lease_token
 from lineshaft.errors import LeaseLost, LineshaftError, NotFound
-from tests.simulation.clients import insist
-from tests.simulation.coordinator import Coordinator, NoAnswer
+from tests.simulation.line import Line, NoAnswer
 from tests.simulation.plan import SECOND, UNSTORABLE
 
 
@@ -35,8 +34,8 @@ class Died(Exception):
 
 
 class Worker:
-    def __init__(self, coordinator: Coordinator, random: Random, *, tenant: str, id: str, kind: Kind) -> None:
-        self._coordinator = coordinator
+    def __init__(self, line: Line, random: Random, *, tenant: str, id: str, kind: Kind) -> None:
+        self._line = line
         self._random = random
         self._tenant = tenant
         self._id = id
@@ -45,7 +44,7 @@ class Worker:
         self._claims = 0
         self._busy: dict[str, asyncio.Task[None]] = {}
         """Token → the execution under way."""
-        coordinator.disk.checker.resources[id] = dict(kind.resources)
+        line.disk.checker.resources[id] = dict(kind.resources)
 
     async def run(self) -> None:
         """Live and die, for ever."""
@@ -86,7 +85,7 @@ class Worker:
         claim = self._new_claim(wait=wait)
         while True:
             try:
-                tasks: list[Task] = (await self._coordinator.call(claim, patience=wait + 5.0)).tasks
+                tasks: list[Task] = (await self._line.call(claim, patience=wait + 5.0)).tasks
                 return tasks
             except (NoAnswer, LineshaftError):
                 await asyncio.sleep(0.2)
@@ -107,7 +106,7 @@ class Worker:
             claim_id=f"{self._id}.{self._lives}.{self._claims}",
             worker=info,
             queues=self._kind.queues,
-            wait_until=self._coordinator.now(self._tenant) + wait * SECOND if wait else None,
+            wait_until=self._line.now(self._tenant) + wait * SECOND if wait else None,
             lease=self._random.choice([None, None, 3 * SECOND]),
             start=self._random.random() < 0.7,
             holding=holding,
@@ -116,7 +115,7 @@ class Worker:
     # Execution.
 
     async def _execute(self, task: Task, token: str) -> None:
-        random, faults = self._random, self._coordinator.disk.faults
+        random, faults = self._random, self._line.disk.faults
         assert task.lease is not None
         ttl = task.lease.ttl / SECOND
         if task.state is State.CLAIMED and not await self._tell(c.Start(task_id=task.id, token=token)):
@@ -154,7 +153,7 @@ class Worker:
                 return {}
 
     def _outcome(self, task: Task, token: str) -> c.Op:
-        random, faults = self._random, self._coordinator.disk.faults
+        random, faults = self._random, self._line.disk.faults
         held: dict[str, Any] = {"task_id": task.id, "token": token}
         if faults.unstorable and random.random() < faults.unstorable:
             return c.Complete(**held, result=b'"%s"' % UNSTORABLE)
@@ -176,7 +175,7 @@ class Worker:
     async def _tell(self, op: c.Op) -> OpReply | None:
         """Report once or more; None where the lease is not ours any more."""
         try:
-            reported = await insist(self._coordinator, c.Report(tenant=self._tenant, items=(op,)))
+            reported = await self._line.insist(c.Report(tenant=self._tenant, items=(op,)))
         except LineshaftError:
             return None
         [item] = reported.items
@@ -186,7 +185,7 @@ class Worker:
         claim = self._new_claim(wait=0) if self._random.random() < 0.4 else None
         command = c.Report(tenant=self._tenant, items=(op,), claim=claim)
         try:
-            reported = await insist(self._coordinator, command)
+            reported = await self._line.insist(command)
         except LineshaftError:
             # It cannot be stored: say so, which can.
             failed = c.Fail(task_id=op.task_id, token=op.token, error=b'{"type":"too_strange"}', retry=False)
@@ -200,7 +199,7 @@ class Worker:
 
     async def _report_again(self, op: c.Op, first: OpReply | LineshaftError) -> None:
         try:
-            [again] = (await insist(self._coordinator, c.Report(tenant=self._tenant, items=(op,)))).items
+            [again] = (await self._line.insist(c.Report(tenant=self._tenant, items=(op,)))).items
         except LineshaftError as error:
             again = error
         if isinstance(again, OpReply) and isinstance(first, OpReply):
@@ -208,4 +207,4 @@ class Worker:
         else:
             same = isinstance(again, LeaseLost | NotFound) or type(again) is type(first)
         if not same:
-            self._coordinator.disk.checker.violated(f"{op} again: {first} and then {again}")
+            self._line.disk.checker.violated(f"{op} again: {first} and then {again}")

@@ -1,0 +1,33 @@
+"""Somebody who follows the feed of changes over every crash, and must see each one, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from lineshaft.core.batch import Change
+from lineshaft.engine.engine import Engine
+from lineshaft.store.base import Log
+from tests.simulation.line import Line
+
+
+class Follower:
+    def __init__(self, line: Line, *, tenant: str) -> None:
+        self._line = line
+        self._tenant = tenant
+        self.seen: list[tuple[int, Change]] = []
+        self._cursor = 0
+
+    async def run(self) -> None:
+        """Read what there is, wait to be told of more, for ever."""
+        while True:
+            log: Log = await self._line.read(self._next)
+            for record in log.records:
+                self.seen += [(record.position, change) for change in record.changes]
+                self._cursor = record.position
+
+    async def _next(self, engine: Engine) -> Log:
+        with contextlib.suppress(TimeoutError):
+            # Long, so that who is not told of a change is found out by being late.
+            await asyncio.wait_for(engine.changed(self._tenant, self._cursor), 600.0)
+        return await engine.log(self._tenant, self._cursor, limit=20)
