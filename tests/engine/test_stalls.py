@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lineshaft.errors import LineshaftError, Unavailable
+from lineshaft.values.instants import format_instant
 from tests.engine.world import World, in_world
 
 
@@ -16,6 +17,7 @@ async def test_leases_do_not_run_out_while_a_commit_is_in_flight(w: World) -> No
     stuck = w.enqueue("c")
     await w.pass_time(100)
     assert w.shard_health.state == "stalled" and w.metrics.stalls == 1
+    assert w.engine.trouble() == f"the store has not answered since {format_instant(w.clock.wall)}"
     with pytest.raises(Unavailable):
         await stuck
     w.store.go_on()

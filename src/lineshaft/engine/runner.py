@@ -34,6 +34,7 @@ from lineshaft.engine.shard_time import ShardTime
 from lineshaft.engine.timers import Deadline, Patience
 from lineshaft.errors import Fenced, LineshaftError
 from lineshaft.store.base import Ownership, Rejected, Store
+from lineshaft.values.instants import format_instant
 
 _LOG = logging.getLogger("lineshaft.engine")
 
@@ -273,7 +274,8 @@ class Runner:
         if self.not_answering_since is None:
             self.not_answering_since = self.clock.now()
             _LOG.warning("shard %d: the store does not answer: %s", self.shard_number, error)
-        self.reason = f"the store does not answer: {told(error)}"
+        since = format_instant(self.not_answering_since)
+        self.reason = f"the store has not answered since {since}: {told(error)}"
 
     # -- taking over and losing ------------------------------------------------------------------
 
@@ -399,6 +401,7 @@ class Runner:
         self.metrics.stalls += 1
         if self.not_answering_since is None:
             self.not_answering_since = self.clock.now() - self.limits.stall
+            self.reason = f"the store has not answered since {format_instant(self.not_answering_since)}"
         _LOG.warning("shard %d: a commit takes long, leases are suspended", self.shard_number)
         self.wake()
 
