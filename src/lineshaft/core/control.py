@@ -11,7 +11,7 @@ from lineshaft.core.commands import Cancel, Delete, Filter, Patch, Promote, Retr
 from lineshaft.core.enqueue import known
 from lineshaft.core.memory import Memory
 from lineshaft.core.replies import Directive, Found, Swept
-from lineshaft.core.task import CancelRequest, Run, Spec, State, Task, lease_token
+from lineshaft.core.task import KEPT_ATTEMPTS, CancelRequest, Run, Spec, State, Task, lease_token
 from lineshaft.core.tenants import Tenant
 from lineshaft.errors import Conflict, QueueClosed
 
@@ -162,12 +162,15 @@ def _tell_worker(memory: Memory, tenant: Tenant, task: Task) -> None:
 
 
 def _retry(memory: Memory, tenant: Tenant, task: Task) -> Task:
+    if _is_retried(task):
+        return task  # the same request again, after an unknown outcome
     if not task.state.terminal:
         raise Conflict(f"the task has not ended (it is {task.state.word})", task_id=task.id)
     task = memory.replace(tenant, task)
     run, ledger = task.run, memory.ledger
     assert run is not None
     run.generation += 1
+    run.retried_at = (*run.retried_at, memory.now)[-KEPT_ATTEMPTS:]
     run.attempt = run.lost_leases = 0
     run.cancel = run.progress = run.error = run.started_at = run.finished_at = None
     run.prune_at = run.result_expires_at = None
@@ -179,6 +182,11 @@ def _retry(memory: Memory, tenant: Tenant, task: Task) -> Task:
     ledger.totals["retried"] += 1
     memory.run_again(tenant, task, memory.now, "retry")
     return task
+
+
+def _is_retried(task: Task) -> bool:
+    run = task.run
+    return task.state is State.QUEUED and run is not None and run.generation > 1 and run.attempt == 0
 
 
 def _promote(memory: Memory, tenant: Tenant, task: Task) -> None:

@@ -160,6 +160,8 @@ class Run(msgspec.Struct, gc=False, array_like=True):
     attempts: tuple[Attempt, ...] = ()
     dropped_attempts: int = 0
     usage: bytes | None = None
+    retried_at: tuple[int, ...] = ()
+    """When somebody had it run again: the beginnings of the last generations."""
 
 
 class Task(msgspec.Struct, gc=False, array_like=True):

@@ -109,6 +109,8 @@ class ChangeCalls(Calling):
     async def _sweep(self, identity: Identity, verb: Verb, query: SweepQuery | None, body: Sweep) -> Swept:
         query = query or SweepQuery()
         chosen = intake.task_filter(intake.sweep_filter(query, body))
+        if chosen == commands.Filter():
+            raise Invalid("a bulk call needs a filter: queue, state, name, tag or q", field="filter")
         dry_run = bool(intake.once("dry_run", query.dry_run, body.dry_run))
         reason = intake.text(body.reason, "reason")
         stats = await self.engine.submit(commands.Stats(tenant=identity.tenant))

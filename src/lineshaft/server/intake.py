@@ -38,8 +38,13 @@ MAX_TAGS = 100
 MAX_TAG = 256
 MAX_WORDS = 1_000
 MAX_TEXT = 4_096
+MAX_ERROR = 64 * 1024
+"""Errors, metadata and usage stand in the task's row, which every change of state rewrites: they are small."""
+MAX_METADATA = 16 * 1024
+MAX_USAGE = 4 * 1024
 _RESERVED = ("unique", "group", "limits", "depends_on")
 _TRACEPARENT = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{0,200})?")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _encode = msgspec.msgpack.Encoder().encode
 _NO_AFFINITY = Affinity()
 _DEFAULT_POLICY = RetryPolicy()
@@ -60,7 +65,7 @@ def new_task(
         delay=optional_duration(body.delay, "delay"),
         expires_at=None if body.expires_at is None else parse_instant(body.expires_at, field="expires_at"),
         tags=() if body.tags is None else tags(body.tags, "tags"),
-        metadata=_metadata(body.metadata, max_payload),
+        metadata=_metadata(body.metadata, min(max_payload, MAX_METADATA)),
         traceparent=traceparent,
         given=given,
     )
@@ -192,8 +197,8 @@ def tags(given: Sequence[str], field: str) -> tuple[str, ...]:
     if len(given) > MAX_TAGS:
         raise Invalid(f"at most {MAX_TAGS} tags", field=field)
     for tag in given:
-        if not 0 < len(tag) <= MAX_TAG or not tag.isprintable():
-            raise Invalid(f"a tag is 1 to {MAX_TAG} printable characters", field=field)
+        if not 0 < len(tag) <= MAX_TAG or _CONTROL.search(tag):
+            raise Invalid(f"a tag is 1 to {MAX_TAG} characters, none of them control characters", field=field)
     return tuple(dict.fromkeys(given))
 
 
@@ -249,12 +254,12 @@ def worker_info(given: Worker | None) -> commands.WorkerInfo | None:
 
 
 def _identifier(given: str, field: str) -> None:
-    if not 0 < len(given) <= 256 or not given.isprintable():
-        raise Invalid("expected 1 to 256 printable characters", field=field)
+    if not 0 < len(given) <= 256 or _CONTROL.search(given):
+        raise Invalid("expected 1 to 256 characters, none of them control characters", field=field)
 
 
 def claim_id(given: str | None) -> str | None:
-    """Return the claim's id: 1 to 256 printable characters."""
+    """Return the claim's id: 1 to 256 characters."""
     if given is not None:
         _identifier(given, "claim_id")
     return given

@@ -137,7 +137,7 @@ def _fields(row: Task) -> dict[str, Any]:
         "lease": seconds(spec.lease),
         "retry_policy": _policy(spec.retry_policy),
         "worker_affinity": _affinity(row),
-        "tags": list(row.tags) or None,
+        "tags": list(row.tags),
         "metadata": optional_raw(row.metadata),
         "traceparent": row.traceparent,
         "retention": seconds(spec.retention),
@@ -258,6 +258,8 @@ def history(row: Task) -> History:
             tell(source.started_at, "started", attempt=attempt)
         if isinstance(source, Attempt):
             tell(source.ended_at, source.outcome, attempt=attempt)
+    for at in () if run is None else run.retried_at:
+        tell(at, "retried")
     if run is not None and run.cancel is not None:
         tell(run.cancel.at, "cancel_requested", reason=run.cancel.reason)
     if run is not None and run.finished_at is not None and _untold(row):
@@ -298,7 +300,7 @@ def claimed(
         enqueued_at=format_instant(row.created_at),
         payload=NULL if payload is None else Raw(payload),
         metadata=optional_raw(row.metadata),
-        tags=list(row.tags) or None,
+        tags=list(row.tags),
         traceparent=row.traceparent,
         checkpoint=optional_raw(checkpoint),
         carry=optional_raw(carry),

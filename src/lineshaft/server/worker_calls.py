@@ -63,6 +63,8 @@ class WorkerCalls(Calling):
             return answer
         if not answer.tasks:
             return None
+        if len(answer.tasks) > 1:
+            raise Invalid("this claim_id was given several tasks: repeat it with its max", field="max")
         [task] = answer.tasks
         task.position = answer.position
         return task
@@ -217,7 +219,7 @@ def _heartbeat(calls: WorkerCalls, task_id: str, item: Any) -> commands.Op:
         token=_token(item),
         progress=_progress(item.progress),
         checkpoint=intake.optional_json(item.checkpoint, "checkpoint", calls.max_payload),
-        usage=intake.optional_json(item.usage, "usage", calls.max_payload),
+        usage=intake.optional_json(item.usage, "usage", min(calls.max_payload, intake.MAX_USAGE)),
     )
 
 
@@ -236,7 +238,7 @@ def _fail(calls: WorkerCalls, task_id: str, item: Any) -> commands.Op:
     return commands.Fail(
         task_id=task_id,
         token=_token(item),
-        error=intake.limited(error, "error", calls.max_payload),
+        error=intake.limited(error, "error", min(calls.max_payload, intake.MAX_ERROR)),
         retry=item.retry is not False,
         retry_after=intake.optional_duration(item.retry_after, "retry_after"),
     )

@@ -173,8 +173,11 @@ class AttemptInfo(Answer, kw_only=True):
     error: OptionalRaw = None
 
 
-class Task(Answer, kw_only=True):
-    """A task: what it was enqueued with, and what became of it. Lists leave out the large fields."""
+class Task(Answer, kw_only=True, omit_defaults=False):
+    """A task: what it was enqueued with, and what became of it. Lists leave out the large fields.
+
+    What is not there yet is null; `result` stands only in a completed task.
+    """
 
     task_id: str
     name: str
@@ -200,15 +203,15 @@ class Task(Answer, kw_only=True):
     lease: Seconds | None = None
     retry_policy: RetryPolicyInfo | None = None
     worker_affinity: AffinityInfo | None = None
-    tags: list[str] | None = None
+    tags: list[str] = []
     metadata: OptionalRaw = None
     traceparent: str | None = None
     retention: Seconds | None = None
     result_ttl: Seconds | None = None
-    checkpoint: OptionalRaw = None
+    checkpoint: OptionalRaw | UnsetType = UNSET
     usage: OptionalRaw = None
-    attempts: list[AttemptInfo] | None = None
-    position: int | None = None
+    attempts: list[AttemptInfo] | UnsetType = UNSET
+    position: int | UnsetType = UNSET
 
 
 class ChangedTask(Task, kw_only=True):

@@ -64,8 +64,8 @@ class ClaimQuery(Request, kw_only=True):
     start: bool | None = None
 
 
-class ClaimedTask(Answer, kw_only=True):
-    """A task under a lease. Count the lease from when the request was sent."""
+class ClaimedTask(Answer, kw_only=True, omit_defaults=False):
+    """A task under a lease, every field said. Count the lease from when the request was sent."""
 
     task_id: str
     lease_token: str
@@ -79,12 +79,11 @@ class ClaimedTask(Answer, kw_only=True):
     payload: Raw
     timeout: Seconds | None = None
     metadata: OptionalRaw = None
-    tags: list[str] | None = None
+    tags: list[str] = []
     traceparent: str | None = None
     checkpoint: OptionalRaw = None
-    steps: OptionalRaw = None
     carry: OptionalRaw = None
-    position: int | None = None
+    position: int | UnsetType = UNSET
     """Only where the task is the whole answer; else beside `tasks`."""
 
 
