@@ -478,3 +478,9 @@ def test_promoting_what_runs_is_refused_and_claims_of_finished_tasks_are_none(w:
         w.promote("x")
     w.complete(x)
     assert w.claim() == []
+
+
+def test_what_one_claim_brings_is_bounded_by_the_size_of_the_payloads(w: World) -> None:
+    for _ in range(5):
+        w.enqueue(payload=b'"' + b"x" * (3 << 20) + b'"')
+    assert [len(w.claim(max=10)) for _ in range(3)] == [3, 2, 0]

@@ -19,6 +19,9 @@ from lineshaft.core.task import Lease, Run, State, Task, lease_token
 from lineshaft.core.tenants import Tenant
 from lineshaft.errors import Invalid
 
+CLAIM_BYTES = 8 * 1024 * 1024
+"""Payloads beyond this wait for the next claim: an answer that takes long eats into the leases it brings."""
+
 
 def claim(memory: Memory, command: Claim, ticket: int) -> Claimed | Parked:
     """Lease tasks to a worker, or park the claim until some come."""
@@ -49,7 +52,7 @@ def check(command: Claim) -> None:
 
 
 def take(memory: Memory, tenant: Tenant, claimer: Claimer) -> list[Task]:
-    """Lease what the claimer may have, best first, up to its `max`."""
+    """Lease what the claimer may have, best first, up to its `max` and to what one answer may carry."""
     heads: list[tuple[Order, Lane]] = []
     for lane in _ready_lanes(tenant, claimer):
         head = _live_head(memory, tenant, lane)
@@ -57,8 +60,8 @@ def take(memory: Memory, tenant: Tenant, claimer: Claimer) -> list[Task]:
             heads.append((order(head), lane))
     heapq.heapify(heads)
     taken: list[Task] = []
-    worker, most = claimer.worker, claimer.claim.max
-    while heads and len(taken) < most:
+    worker, most, room = claimer.worker, claimer.claim.max, CLAIM_BYTES
+    while heads and len(taken) < most and room > 0:
         _, lane = heads[0]
         head = _live_head(memory, tenant, lane)
         if head is None or (lane.affinity.resources and not _fits(memory, worker, lane, head)):
@@ -67,6 +70,7 @@ def take(memory: Memory, tenant: Tenant, claimer: Claimer) -> list[Task]:
         lane.pop()
         _lease(memory, tenant, head, claimer)
         taken.append(head)
+        room -= head.payload_size
         successor = _live_head(memory, tenant, lane)
         if successor is None:
             heapq.heappop(heads)

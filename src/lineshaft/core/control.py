@@ -35,6 +35,7 @@ def patch(memory: Memory, command: Patch) -> Found:
         task.tags = command.tags
     if command.payload is not msgspec.UNSET:
         memory.ledger.blobs[(Blob.PAYLOAD, task.seq)] = command.payload
+        task.payload_size = len(command.payload)
     if command.run_at is not msgspec.UNSET:
         task.run_at = command.run_at
     _put_back(memory, tenant, task, "patched")

@@ -109,6 +109,7 @@ def _create(memory: Memory, tenant: Tenant, new: NewTask) -> Task:
         metadata=new.metadata,
         traceparent=new.traceparent,
         fingerprint=new.fingerprint,
+        payload_size=0 if new.payload == b"null" else len(new.payload),
     )
     ledger.seq += 1
     tenant.tasks[task.id] = task
@@ -117,7 +118,7 @@ def _create(memory: Memory, tenant: Tenant, new: NewTask) -> Task:
     tenant.queue(task.spec.queue).counts[task.state] += 1
     ledger.tell(task)
     ledger.totals["enqueued"] += 1
-    if new.payload != b"null":
+    if task.payload_size:
         ledger.blobs[(Blob.PAYLOAD, task.seq)] = new.payload
     memory.stand_in_line(tenant, task)
     if expires_at is not None:

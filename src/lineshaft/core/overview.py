@@ -124,7 +124,7 @@ def _reasons(memory: Memory, tenant: Tenant, task: Task) -> tuple[list[Reason], 
 
 def _worker_reasons(memory: Memory, tenant: Tenant, lane: Lane) -> list[Reason]:
     needs = ", ".join(
-        [*sorted(lane.needs), *(f"{name}={amount:g}" for name, amount in lane.affinity.resources)]
+        [*sorted(lane.needs), *(f"{name}={_amount(amount)}" for name, amount in lane.affinity.resources)]
     )
     fleet = [
         w for w in tenant.fleet.workers.values() if memory.now - w.seen_at < _LATELY or w.claimers or w.held
@@ -140,6 +140,10 @@ def _worker_reasons(memory: Memory, tenant: Tenant, lane: Lane) -> list[Reason]:
     if lane.affinity.resources and not any(worker.has_free(lane.affinity.resources) for worker in capable):
         return [Reason(code="busy", detail=f"no capable worker has free: {needs}")]
     return []
+
+
+def _amount(amount: float) -> str:
+    return str(int(amount)) if amount == int(amount) else str(amount)
 
 
 def _serves(worker: Worker, lane: Lane) -> bool:

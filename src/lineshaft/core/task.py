@@ -183,6 +183,8 @@ class Task(msgspec.Struct, gc=False, array_like=True):
     traceparent: str | None = None
     fingerprint: int = 0
     """Digest of the enqueue body, for `?conflict=error`; 0 where the coordinator made the id."""
+    payload_size: int = 0
+    """Bytes of the payload, by which one claim's answer is bounded; 0 where it is null."""
     run: Run | None = None
 
     @property

@@ -158,7 +158,15 @@ class WorkerCalls(Calling):
     # -- report ------------------------------------------------------------------------------------
 
     async def report(self, identity: Identity, body: Report) -> Reported:
-        """Apply items in order, each for itself, then the claim; an error in `items` is its own answer."""
+        """Apply items in order, each for itself, then the claim; an error in `items` is its own answer.
+
+        The claim parks only where there is nothing to acknowledge.
+        """
+        if body.claim is not None and not body.items:
+            claimed = await self.lease(identity, self.claim_command(identity, body.claim))
+            return Reported(
+                items=[], tasks=claimed.tasks, position=claimed.position, directive=claimed.directive
+            )
         claim = None if body.claim is None else self.claim_command(identity, body.claim, park=False)
         ops = [self._op_or_error(item) for item in body.items]
         good = tuple(op for op in ops if not isinstance(op, LineshaftError))
