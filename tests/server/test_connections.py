@@ -281,3 +281,29 @@ async def test_an_offer_to_speak_another_protocol_is_passed_over(line: Line) -> 
 async def test_http_1_0_is_served_and_closed(line: Line) -> None:
     assert (await line.exchange(b"GET / HTTP/1.0\r\n\r\n"))[0] == 200
     assert await line.ended()
+
+
+async def test_who_says_no_more_still_gets_the_answer(line: Line) -> None:
+    line.writer.write(GET + post("/_tasks", b'{"name":"n"}'))
+    line.writer.write_eof()
+    assert [(await line.answer())[0] for _ in range(2)] == [200, 201]
+    assert await line.ended()
+
+
+async def test_who_says_no_more_gets_no_lease(coordinator: Coordinator, line: Line) -> None:
+    """It may have gone altogether, and a task must not go with it."""
+    async with connected(coordinator) as other:
+        assert (await other.exchange(post("/_tasks", b'{"name":"n"}')))[0] == 201
+        line.writer.write(post("/_tasks/_claim"))
+        line.writer.write_eof()
+        assert await line.ended()
+        status, task = await other.exchange(post("/_tasks/_claim", b'{"wait":"10s"}'))
+        assert (status, task["attempt"]) == (200, 1)
+
+
+async def test_nobody_waits_who_has_said_no_more_before(line: Line, caplog: pytest.LogCaptureFixture) -> None:
+    line.writer.write(GET + post("/_tasks/_claim", b'{"wait":"50s"}'))
+    line.writer.write_eof()
+    assert (await line.answer())[0] == 200
+    assert await line.ended()
+    assert "ASGI" not in caplog.text

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lineshaft.errors import Invalid, Malformed
 from lineshaft.server.reading import BodyReader, QueryReader, has_duplicate_keys
-from lineshaft.wire import ClaimQuery, Enqueue, SweepQuery
+from lineshaft.wire import ClaimQuery, Enqueue, Item, SweepQuery
 
 read = BodyReader(Enqueue).read
 
@@ -50,6 +50,21 @@ class Pairs(list[Any]):
     """An object, as pairs."""
 
 
+def test_a_large_payload_is_not_looked_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json, "loads", None)
+    payload = json.dumps([{"name": "a\u1234"}] * 100).encode()
+    assert read(b'{"name":"n","payload":%s,"queue":"q"}' % payload).queue == "q"
+    assert bytes(BodyReader(Item).read(ITEM % payload).result) == payload
+
+
+def test_a_key_after_a_large_payload_counts() -> None:
+    payload = json.dumps([{"name": "a"}] * 100).encode()
+    for body in (b'{"name":"n","payload":%s,"name":"q"}', b'{"payload":1,"name":"n","payload":%s}'):
+        with pytest.raises(Malformed):
+            read(body % payload)
+
+
+ITEM = b'{"op":"complete","task_id":"a","lease_token":"t","result":%s}'
 keys = st.sampled_from(["name", "queue", "payload", "tags", ":", '"', "\\", "a", "metadata"])
 values = st.recursive(
     st.sampled_from([1, ":", '"', '":', '","name":', "\\", "", "\u0061"]),

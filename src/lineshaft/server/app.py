@@ -23,6 +23,7 @@ from lineshaft.server.hosts import AllowedHosts
 from lineshaft.server.identity import Identity, KeyRing
 from lineshaft.server.intake import traceparent
 from lineshaft.server.metrics import RequestMetrics
+from lineshaft.server.protocol import ClientGone
 from lineshaft.server.router import NoSuchMethod, Router
 from lineshaft.server.session import Session
 from lineshaft.server.settings import Limits
@@ -38,10 +39,6 @@ _log = logging.getLogger("lineshaft.server")
 _encode = msgspec.json.Encoder().encode
 _JSON = b"application/json"
 _GUEST = Identity(scopes=frozenset())
-
-
-class Gone(Exception):
-    """The client hung up; nobody is there to be answered."""
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -89,8 +86,10 @@ class Application:
             response = await self._respond(scope, receive, send)
         except LineshaftError as error:
             response = refusal(error)
-        except (Gone, asyncio.CancelledError):
+        except (ClientGone, asyncio.CancelledError):
             if not self._closing:
+                if (protocol := scope.get("lineshaft.protocol")) is not None:
+                    protocol.leave()
                 return
             response = refusal(Unavailable("the coordinator is shutting down", retry_after=1))
         except Exception:
@@ -114,18 +113,22 @@ class Application:
             with self._wait():
                 await stream_changes(self._calls, identity, query, send)
             return None
+        protocol = scope.get("lineshaft.protocol")
+        waits = getattr(query, "wait", None) is not None or getattr(message, "wait", None) is not None
+        leases = endpoint.leases(message)
+        if protocol is not None and (waits or leases):
+            protocol.mind_leaving()
         call = self._calls.call(
             endpoint.call, identity, id=id, query=query, body=message, traceparent=_traceparent(headers)
         )
-        if getattr(query, "wait", None) is None and getattr(message, "wait", None) is None:
-            answer = await call
-        else:
+        if waits:
             with self._wait():
                 answer = await call
-        protocol = scope.get("lineshaft.protocol")
-        if endpoint.leases and protocol is not None and protocol.gone:
+        else:
+            answer = await call
+        if leases and protocol is not None and protocol.gone:
             await self._calls.give_back(identity, answer)
-            raise Gone
+            raise ClientGone
         return _response(endpoint, query, answer)
 
     def _screened(self, scope: Scope) -> Headers:
@@ -160,7 +163,7 @@ class Application:
     async def _body(self, limit: int, headers: Headers, receive: Receive) -> bytes:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise Gone
+            raise ClientGone
         body: bytes = message["body"]
         if not message["more_body"] and len(body) <= limit:
             return body
@@ -168,7 +171,7 @@ class Application:
         while more and size <= max(limit, self._limits.drain):
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise Gone
+                raise ClientGone
             more = message["more_body"]
             size += len(message["body"])
             if size <= limit:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from lineshaft.errors import Invalid, LineshaftError, Malformed, UnsupportedMediaType
+from lineshaft.server import intake
 from lineshaft.server.headers import JSON, NDJSON, Headers
 from lineshaft.server.reading import BodyReader, QueryReader
 from lineshaft.server.settings import Limits
@@ -29,7 +30,6 @@ class Endpoint:
     def __init__(self, call: Call, limits: Limits) -> None:
         self.call = call
         self.media = call.media.encode()
-        self.leases = call.name in ("claim", "report")
         self.limit = limits.batch if call.name in _LEVELS else limits.payload + limits.envelope
         self._most = limits.items
         self._query = QueryReader(call.query)
@@ -92,11 +92,15 @@ class Endpoint:
         except UnicodeDecodeError:
             raise Malformed("a query must be percent-encoded") from None
 
+    def leases(self, message: Any) -> bool:
+        """Tell whether the answer may lease tasks to whoever asks."""
+        return self.call.name == "claim" or (self.call.name == "report" and message.claim is not None)
+
     def status(self, query: Any, answer: Any) -> int:
         """Return the status of a success."""
         name = self.call.name
         if name in ("enqueue", "put"):
-            if query.wait is not None and answer.state not in _ENDED:
+            if query.wait is not None and answer.state not in _ENDED and intake.wait(query.wait):
                 return 202
             return 201 if answer.created else 200
         if isinstance(answer, Health):

@@ -110,6 +110,8 @@ class KeyRing:
             raise Invalid("tenants whose names start with _ are the coordinator's own", field="tenant")
         if not scopes or not set(scopes) <= set(SCOPES):
             raise Invalid(f"expected one or more of {', '.join(SCOPES)}", field="scopes")
+        if "admin" not in scopes and not any("admin" in key.scopes for key in self.list()):
+            raise Invalid("the first key needs admin, or nobody could make or revoke another", field="scopes")
         key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(24)
         granted = tuple(scope for scope in SCOPES if scope in scopes)
         stored = StoredKey(key_id, name, tenant, granted, _digest(secret), self._now())

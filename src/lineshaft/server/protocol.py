@@ -33,6 +33,10 @@ class HeadTooLarge(Malformed):
     status = 431
 
 
+class ClientGone(Exception):
+    """The client hung up; nobody is there to be answered."""
+
+
 class EdgeProtocol(HttpToolsProtocol):
     """One connection. `limits` is set on a subclass, see `protocol_with`."""
 
@@ -46,6 +50,8 @@ class EdgeProtocol(HttpToolsProtocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._refusal: LineshaftError | None = None
         self._deaf = False
+        self._eof = False
+        self._minds_leaving = False
         self._serving: asyncio.Task[None] | None = None
         self._served: RequestResponseCycle | None = None
 
@@ -94,6 +100,32 @@ class EdgeProtocol(HttpToolsProtocol):
         self.pipeline.clear()
         if serving is not None and busy:
             serving.cancel()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keep the line open for an answer under way, unless it would be wrong to give it to nobody.
+
+        A client that has closed altogether looks just like one that will only not say more.
+        """
+        self._eof = True
+        if not self._busy or self._receiving or self._minds_leaving:
+            return False
+        self.cycle.keep_alive = False
+        return True
+
+    def mind_leaving(self) -> None:
+        """Take the end of what the client says for its leaving while the request being served lasts.
+
+        For requests that wait or lease. Raises `ClientGone` where that has happened already.
+        """
+        if self._eof:
+            raise ClientGone
+        self._minds_leaving = True
+
+    def leave(self) -> None:
+        """End the request being served without an answer."""
+        if self._served is not None:
+            self._served.disconnected = True
+        self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
@@ -149,6 +181,7 @@ class EdgeProtocol(HttpToolsProtocol):
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
         self._serving, self._served = task, cycle
+        self._minds_leaving = False
 
     # -- refusals ----------------------------------------------------------------------------------
 

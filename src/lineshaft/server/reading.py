@@ -22,6 +22,7 @@ _RAW_FIELDS = frozenset(
     {"payload", "result", "checkpoint", "usage", "metadata", "carry", "data"}
     | {"unique", "group", "limits", "weight", "depends_on"}
 )
+_LARGE = 256
 _KEY = re.compile(rb'"([^"\\]*)"\s*:')
 
 
@@ -35,6 +36,7 @@ class BodyReader:
         self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(type).decode
         self._max_depth = MAX_DEPTH + levels
         self._items_apart = items_apart
+        self._raw_fields = _raw_fields_of(type)
         try:
             self._empty_allowed = self._decode(b"{}") is not None
         except msgspec.ValidationError:
@@ -59,9 +61,21 @@ class BodyReader:
             message = self._decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self._diagnosed(body, error) from None
-        if self._repeats_keys(body):
+        if self._repeats_keys(self._without_payloads(body, message)):
             raise _duplicate(body)
         return message
+
+    def _without_payloads(self, body: bytes, message: Any) -> bytes:
+        """Leave large values out of a readable message, in which keys may repeat and need not be looked at.
+
+        Where the value's text stands elsewhere too, the other is left out instead: as good a place.
+        """
+        if len(body) > _LARGE:
+            for name in self._raw_fields:
+                value = getattr(message, name, None)
+                if type(value) is msgspec.Raw and len(text := bytes(value)) > _LARGE:
+                    body = body.replace(text, b"0", 1)
+        return body
 
     def _diagnosed(self, body: bytes, error: Exception) -> LineshaftError:
         try:
@@ -119,6 +133,12 @@ def _duplicate_in(value: Any) -> str | None:
             if (found := _duplicate_in(inner)) is not None:
                 return found
     return None
+
+
+def _raw_fields_of(type: Any) -> list[str]:
+    structs = getattr(type, "__args__", (type,))
+    names = {name for struct in structs for name in getattr(struct, "__struct_fields__", ())}
+    return sorted(names & _RAW_FIELDS)
 
 
 def _duplicate(body: bytes) -> Malformed:
