@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lineshaft import App, Context, TaskFailed
+from lineshaft import App, Cancel, Context, TaskCancelled, TaskError, TaskFailed
 from lineshaft.embedded.app import App as EmbeddedApp
 from lineshaft.errors import Malformed, TooLarge, Unavailable
 from lineshaft.sdk.transport import Transport
@@ -168,6 +168,34 @@ async def test_a_checkpoint_that_is_refused_costs_neither_lease_nor_task() -> No
             handle = await app.enqueue(hoards)
             assert "the limit is" in await handle.result("10s")
             assert (await handle.info()).lost_leases == 0
+
+
+async def test_odd_words_of_a_handler_hurt_nobody() -> None:
+    from fractions import Fraction
+
+    class OddError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    async with App("memory://") as app:
+
+        @app.task(max_retries=0)
+        async def odd(ctx: Context, kind: str) -> None:
+            ctx.progress(Fraction(1, 3), None, "\ud800")  # type: ignore[arg-type]
+            if kind == "surrogate":
+                raise TaskError("\ud800", data={"\ud800": object()})
+            if kind == "cancel":
+                raise Cancel("\ud800")
+            raise OddError
+
+        async with working(app):
+            handles = [await app.enqueue(odd, kind) for kind in ("surrogate", "cancel", "unreadable")]
+            with pytest.raises(TaskFailed, match=r"\?"):
+                await handles[0].result("10s")
+            with pytest.raises(TaskCancelled):
+                await handles[1].result("10s")
+            with pytest.raises(TaskFailed, match="whose text cannot be read"):
+                await handles[2].result("10s")
 
 
 async def test_the_calls_of_a_worker_are_those_of_the_table() -> None:

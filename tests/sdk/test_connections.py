@@ -94,6 +94,7 @@ def in_child(question: Any) -> str:
     return answer
 
 
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 def test_an_app_that_was_open_at_a_fork_says_so_in_the_child() -> None:
     own, _ = client()
     own.sync.wait_for(lambda: own.call(CALLS["root"]))
@@ -111,6 +112,7 @@ def test_an_app_that_was_open_at_a_fork_says_so_in_the_child() -> None:
     own.sync.close()
 
 
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 def test_an_app_that_was_not_used_before_a_fork_works_in_the_child() -> None:
     own, _ = client()
     assert in_child(lambda: asyncio.run(own.call(CALLS["root"]))) == "1"

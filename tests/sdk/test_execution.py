@@ -207,6 +207,36 @@ async def test_after_execution_may_change_the_result_and_how_long_it_is_kept() -
     assert failed.type == "ValueError"
 
 
+async def test_a_hook_that_returns_no_outcome_fails_the_task() -> None:
+    failed = await outcome_of(lambda: 1, after_execution=lambda ctx, outcome: "done")
+    assert isinstance(failed, Failed)
+    assert (failed.type, failed.retry) == ("invalid_outcome", False)
+    assert "after_execution returned 'done'" in failed.message
+
+
+@pytest.mark.requires("pydantic")
+async def test_a_validator_that_raises_anything_fails_the_task() -> None:
+    import pydantic
+
+    class Odd(pydantic.BaseModel):
+        n: int
+
+        @pydantic.field_validator("n")
+        @classmethod
+        def break_down(cls, value: int) -> int:
+            raise OSError("no database")
+
+    own = App("http://127.0.0.1:9")
+
+    @own.task("it")
+    async def handler(odd: Odd) -> None: ...
+
+    failed = await execute(own, "it", b'{"odd":{"n":1}}')
+    assert isinstance(failed, Failed)
+    assert (failed.type, failed.retry) == ("wrong_argument", False)
+    assert "no database" in failed.message
+
+
 async def test_the_context_tells_of_the_task() -> None:
     seen: dict[str, Any] = {}
 
@@ -252,6 +282,7 @@ def test_outcomes_become_items_of_a_report() -> None:
         (Completed(object()), "result_not_json", "has no JSON form"),
         (Completed(1, result_ttl="soon"), "invalid_outcome", "`result_ttl` of it"),
         (Snoozed("soon"), "invalid_outcome", "it snoozed for 'soon'"),
+        (Snoozed(object()), "invalid_outcome", "it snoozed for <object"),  # type: ignore[arg-type]
     ],
 )
 def test_an_outcome_that_cannot_be_said_fails_the_task_for_good(

@@ -44,6 +44,7 @@ def test_a_full_ledger_costs_nothing_but_the_record(path: Path) -> None:
     ledger.close()
 
 
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 def test_a_killed_process_leaves_its_record(path: Path) -> None:
     child = os.fork()
     if child == 0:

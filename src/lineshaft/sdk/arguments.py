@@ -53,7 +53,7 @@ class Arguments:
         given = self._by_name(args, kwargs)
         try:
             payload = encoding.encode(given)
-        except (TypeError, ValueError, RecursionError):
+        except Exception:  # a model's own serializer may raise anything
             raise self._unencodable(given) from None
         self._check(payload)
         return payload
@@ -122,6 +122,8 @@ class Arguments:
             raise self._wrong(str(error)) from None
         except (msgspec.DecodeError, RecursionError) as error:
             raise WrongArgument(f"{self.task}(): the payload is not JSON: {error}") from None
+        except Exception as error:  # a model's own validator may raise anything
+            raise WrongArgument(f"{self.task}(): the arguments are refused: {error!r}") from error
 
     def _wrong(self, message: str) -> WrongArgument:
         what, path = encoding.split_path(message)
@@ -143,7 +145,7 @@ class Arguments:
         for name, value in given.items():
             try:
                 encoding.encode(value)
-            except (TypeError, ValueError, RecursionError) as error:
+            except Exception as error:
                 reason = (
                     "it is nested too deeply or contains itself"
                     if isinstance(error, RecursionError)

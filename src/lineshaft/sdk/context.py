@@ -145,7 +145,11 @@ class Context:
 
     def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
         """Say how far the task is; sent with the next heartbeat, within about a second."""
-        self._progress = {"done": done, "total": total, "message": message}
+        self._progress = {
+            "done": _number(done),
+            "total": None if total is None else _number(total),
+            "message": None if message is None else str(message).encode("utf-8", "replace").decode(),
+        }
         self._changed()
 
     def checkpoint(self, value: Any) -> Acknowledgement:
@@ -201,6 +205,10 @@ class Context:
         self._progress = self._progress or news.progress
         self._checkpoint = self._checkpoint or news.checkpoint
         self._acknowledgements = [*news.acknowledgements, *(self._acknowledgements or [])]
+
+
+def _number(value: Any) -> int | float:
+    return value if type(value) in (int, float) else float(value)
 
 
 class News(msgspec.Struct, frozen=True):

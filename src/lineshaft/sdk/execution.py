@@ -115,13 +115,19 @@ class Executor:
         hooks = (*self._hooks, definition.after_execution) if definition.after_execution else self._hooks
         for hook in hooks:
             try:
-                changed = hook(context, outcome)
+                changed: Any = hook(context, outcome)
                 if inspect.isawaitable(changed):
                     changed = await changed
             except Exception as error:
                 return judge(error, definition)
-            if changed is not None:
-                outcome = changed
+            if changed is None:
+                continue
+            if not isinstance(changed, Completed | Failed | Snoozed | Cancelled):
+                message = (
+                    f"after_execution returned {changed!r}: expected an outcome such as Completed, or None"
+                )
+                return Failed(type="invalid_outcome", message=message[:MAX_MESSAGE], retry=False)
+            outcome = changed
         return outcome
 
     def _unknown(self, name: str) -> Failed:

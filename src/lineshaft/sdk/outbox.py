@@ -13,7 +13,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
-from lineshaft.errors import BY_TYPE, LineshaftError, Unavailable
+from lineshaft.errors import BY_TYPE, LineshaftError, Malformed, Unavailable
 from lineshaft.sdk import reports
 from lineshaft.sdk.reports import Entry
 from lineshaft.wire import CALLS, ErrorInfo
@@ -85,6 +85,9 @@ class Outbox:
             if not reports.is_about_content(error):
                 raise
             self._divide(batch, error)
+            return
+        except (TypeError, ValueError) as error:
+            self._divide(batch, Malformed(f"it cannot be written as JSON: {error}"))
             return
         finally:
             self._under_way = []

@@ -210,6 +210,9 @@ class Pool:
             outcome = await self.worker.executor.execute(task.name, bytes(task.payload), held.context)
         except asyncio.CancelledError:
             outcome = held.verdict
+        except Exception as error:
+            _logger.exception("task %s (%s) could not be executed", task.task_id, task.name)
+            outcome = Failed(type=type(error).__name__, message=f"it could not be executed: {error!r}")
         self._ended(held, outcome)
 
     def _ended(self, held: Held, outcome: Outcome | None) -> None:

@@ -44,7 +44,7 @@ def outcome(task: wire.ClaimedTask, outcome: Outcome) -> wire.Item:
         case Snoozed(delay=delay):
             return _snooze(task, delay)
         case Cancelled(reason=reason):
-            text = None if reason is None else str(reason)[:_MAX_REASON]
+            text = None if reason is None else _clean(reason)[:_MAX_REASON]
             return wire.CancelItem(task_id=task.task_id, lease_token=task.lease_token, reason=text)
         case Released():
             return wire.ReleaseItem(task_id=task.task_id, lease_token=task.lease_token)
@@ -115,7 +115,9 @@ def _complete(task: wire.ClaimedTask, completed: Completed) -> wire.Item:
 
 
 def _fail(task: wire.ClaimedTask, failed: Failed) -> wire.Item:
-    error = TaskError(type=failed.type, message=failed.message, stack=failed.stack)
+    error = TaskError(type=_clean(failed.type), message=_clean(failed.message))
+    if failed.stack is not None:
+        error.stack = _clean(failed.stack)
     if failed.data is not None:
         try:
             error.data = msgspec.Raw(encoding.encode(failed.data))
@@ -140,6 +142,12 @@ def _snooze(task: wire.ClaimedTask, delay: Any) -> wire.Item:
     except Invalid as error:
         message = f"{task.name} snoozed for {delay!r}: {error.reason}"
         return _fail(task, Failed(type="invalid_outcome", message=message, retry=False))
+
+
+def _clean(text: object) -> str:
+    """Give text that UTF-8 can carry, whatever a handler has put there."""
+    clean = text if isinstance(text, str) else str(text)
+    return clean if clean.isascii() else clean.encode("utf-8", "replace").decode()
 
 
 def _size(item: wire.Item) -> int:
