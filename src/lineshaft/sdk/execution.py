@@ -122,10 +122,8 @@ class Executor:
                 return judge(error, definition)
             if changed is None:
                 continue
-            if not isinstance(changed, Completed | Failed | Snoozed | Cancelled):
-                message = (
-                    f"after_execution returned {changed!r}: expected an outcome such as Completed, or None"
-                )
+            if not isinstance(changed, Completed | Failed):
+                message = f"after_execution returned {changed!r}: expected Completed, Failed or None"
                 return Failed(type="invalid_outcome", message=message[:MAX_MESSAGE], retry=False)
             outcome = changed
         return outcome
