@@ -44,7 +44,7 @@ bench: $(READY) ## throughput and latency on this machine
 	$(VENV)/bin/lineshaft bench
 
 soak: $(READY) ## the simulator over many seeds (SEED, SEEDS)
-	$(RUN) -m pytest tests/simulation --seed=$(SEED) --seeds=$(SEEDS) -q
+	$(RUN) -m tests.simulation --start $(SEED) --seeds $(SEEDS) --keep-going
 
 lock: $(READY) ## pin the newest versions that pyproject.toml allows
 	$(RUN) -m pip install --quiet uv

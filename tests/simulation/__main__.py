@@ -34,6 +34,8 @@ def main() -> int:
         commits, virtual = commits + summary.commits, virtual + summary.seconds
         if len(seeds) == 1:
             print(summary)
+        elif (seed + 1) % 500 == 0:
+            print(f"up to seed {seed}: {broken} broken", flush=True)
     took = time.monotonic() - began
     print(f"{len(seeds)} seeds, {broken} broken; {commits} commits, {virtual / 3600:.1f} h in {took:.1f} s")
     return 1 if broken else 0

@@ -96,7 +96,7 @@ class Coordinator:
             except LineshaftError as error:
                 self._trace("coordinator", f"could not start: {error}")
                 life.end()
-                await asyncio.sleep(1.0)
+                await asyncio.sleep(0.2)
                 continue
             self._life = life
             return

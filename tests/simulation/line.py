@@ -77,6 +77,11 @@ class Line:
         self._again.add(task)
         task.add_done_callback(self._again.discard)
 
+    async def emptied(self) -> None:
+        """Wait until all that was to be sent again has arrived."""
+        while self._again:
+            await asyncio.wait(self._again)
+
     async def _ask(self, command: c.Command, patience: float, *, sent: float | None, lost: bool) -> Any:
         life, checker = self.coordinator.someone(), self.disk.checker
         if life is None or life.engine is None:

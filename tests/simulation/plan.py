@@ -87,6 +87,6 @@ def draw(seed: int) -> Plan:
         trouble=random.choice([30.0, 60.0, 120.0]),
         crash_every=random.choice([10.0, 30.0, 1e9]) if weight else 1e9,
         jump_every=random.choice([20.0, 1e9, 1e9]) if weight else 1e9,
-        valid_for=random.choice([None, None, 3 * SECOND]),
+        valid_for=random.choice([None, None, 200, 3 * SECOND]),
         small_memory=random.random() < 0.5,
     )

@@ -153,6 +153,7 @@ class Simulation:
 
     async def _peace(self) -> None:
         running = asyncio.get_running_loop()
+        await self._watch(self._line.emptied())
         for tenant in self._plan.tenants:
             for queue in QUEUES:
                 await self._line.insist(c.SetQueue(tenant=tenant, queue=queue, paused=False))
