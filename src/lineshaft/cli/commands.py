@@ -148,6 +148,8 @@ def tell(verdict: Verdict, *, as_json: bool) -> None:
 
     screen = console(stderr=True)
     where = f" (field {verdict.field})" if verdict.field and verdict.field not in verdict.reason else ""
-    screen.print(Text.assemble(("error: ", "bold red"), visible(verdict.reason) + where), soft_wrap=True)
+    parts = [Text.assemble(("error: ", "bold red"), visible(verdict.reason) + where)]
     if verdict.hint:
-        screen.print(Text.assemble(("hint: ", "bold"), visible(verdict.hint)), soft_wrap=True)
+        parts.append(Text.assemble(("hint: ", "bold"), visible(verdict.hint)))
+    for part in parts:
+        screen.print(part, soft_wrap=not screen.is_terminal)

@@ -74,7 +74,7 @@ async def list_keys(session: Session, store: Store = None) -> None:
     rows = [
         (key.key_id, key.name, key.tenant, ", ".join(key.scopes), ago(key.created_at)) for key in answer.keys
     ]
-    session.out.table(("key", "name", "tenant", "scopes", "created#"), rows, empty="there is no API key")
+    session.out.table(("key", "name", "tenant", "scopes~", "created#?"), rows, empty="there is no API key")
 
 
 @command(app, "revoke")

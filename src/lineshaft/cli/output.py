@@ -7,6 +7,7 @@ control characters are made visible: a task must not be able to steer somebody's
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+UNLIMITED = 1000
+"""Columns where no terminal limits them: a pipe wants one row a line."""
 
 STYLES = {
     "scheduled": "blue",
@@ -54,7 +58,7 @@ class Output:
     def table(
         self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = "nothing"
     ) -> None:
-        """Print a table; a column whose name ends in `#` is right-aligned; `empty` stands for no rows."""
+        """Print a table, see `tables.make_table`; `empty` is said where there are no rows."""
         from lineshaft.cli.tables import make_table
 
         table = make_table(columns, rows)
@@ -84,7 +88,8 @@ class Output:
         """Print a sentence beside the result, to standard error."""
         from rich.text import Text
 
-        console(stderr=True).print(Text(visible(text), style=style), soft_wrap=True)
+        screen = console(stderr=True)
+        screen.print(Text(visible(text), style=style), soft_wrap=not screen.is_terminal)
 
     def progress(self) -> Progress:
         """Make a progress display on standard error, which shows nothing where that is no terminal."""
@@ -99,10 +104,13 @@ class Output:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Make a console on the present standard output or error."""
+    """Make a console on the present standard output or error; without a terminal lines have all room."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not made.is_terminal and "COLUMNS" not in os.environ:
+        made.width = UNLIMITED
+    return made
 
 
 def encode(value: Any) -> bytes:

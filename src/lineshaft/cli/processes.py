@@ -126,27 +126,32 @@ class LocalCoordinator:
         self._port = free_port()
         self.store = f"sqlite:///{processes.scratch / 'coordinator.db'}"
         self.url = f"http://127.0.0.1:{self._port}"
-        self.child: Child | None = None
+        self._child: Child | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id of the coordinator that runs now, or ran last."""
+        return 0 if self._child is None else self._child.pid
 
     async def start(self) -> None:
         """Start it (again), and return when it takes work."""
         listen = f"127.0.0.1:{self._port}"
-        self.child = self._processes.start("coordinator", "serve", "--store", self.store, "--listen", listen)
+        child = self._processes.start("coordinator", "serve", "--store", self.store, "--listen", listen)
+        self._child = child
         deadline = time.monotonic() + START
         while not await answers(self._port):
             self._processes.check()
             if time.monotonic() > deadline:
                 raise Trouble(
-                    f"the coordinator does not answer after {START:.0f} s", hint=self.child.said() or None
+                    f"the coordinator does not answer after {START:.0f} s", hint=child.said() or None
                 )
             await asyncio.sleep(0.02)
 
     def kill(self) -> None:
         """End it with SIGKILL."""
-        assert self.child is not None
-        self._processes.forget(self.child)
-        self.child.kill()
-        self.child = None
+        assert self._child is not None
+        self._processes.forget(self._child)
+        self._child.kill()
 
 
 async def answers(port: int) -> bool:

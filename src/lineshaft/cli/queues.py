@@ -64,11 +64,11 @@ COLUMNS = (
     "queue",
     "backlog#",
     "running#",
-    "scheduled#",
-    "completed#",
-    "failed#",
-    "oldest#",
-    "workers#",
+    "scheduled#?",
+    "completed#?",
+    "failed#?",
+    "oldest#?",
+    "workers#?",
     "state",
 )
 

@@ -30,10 +30,10 @@ def view(url: str, snapshot: Snapshot) -> RenderableType:
     if snapshot.workers:
         parts.append(make_table(workers.COLUMNS, [workers.row(worker) for worker in snapshot.workers]))
     if snapshot.running:
-        columns = ("running", "name", "queue", "worker", "attempt#", "since#", "progress#")
+        columns = ("running", "name~", "queue?", "worker?", "attempt#?", "since#", "progress#")
         parts.append(make_table(columns, [_running(task) for task in snapshot.running]))
     if snapshot.failed:
-        named = ("failed last", "name", "queue", "when#", "error")
+        named = ("failed last", "name~", "queue?", "when#", "error~")
         parts.append(make_table(named, [_failed(task) for task in snapshot.failed]))
     return Group(*parts)
 

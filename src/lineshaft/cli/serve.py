@@ -27,7 +27,7 @@ async def serve(
             metavar="URL",
             help="sqlite:///jobs.db (relative), sqlite:////srv/jobs.db (absolute), memory:// (forgets).",
         ),
-    ] = "memory://",
+    ] = "sqlite:///lineshaft.db",
     listen: Annotated[
         str,
         typer.Option(

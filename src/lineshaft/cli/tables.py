@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import RenderableType
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,27 +19,56 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from lineshaft.cli.output import STYLES, console, visible
+from lineshaft.cli.output import STYLES, UNLIMITED, console, visible
+
+_LEAST = 10
+"""Columns that text which may be broken is given at least."""
 
 
 def make_table(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    title: str | None = None,
+    width: int | None = None,
 ) -> Table:
-    """Make a table without vertical lines; the first column never wraps, `name#` is right-aligned."""
+    """Make a table that fits into `width` (None: into the console).
+
+    Marks at the end of a column's name: `#` its values are right-aligned, `~` they may be broken into lines,
+    `?` the column is left out (the last of them first) where there is no room for all.
+    """
+    given = [list(row) for row in rows]
+    screen = console()
+    room = screen.width if width is None else width
+    shown = list(range(len(columns)))
+    while True:
+        table = _table([columns[at] for at in shown], [[row[at] for at in shown] for row in given], title)
+        optional = [at for at in shown if "?" in columns[at]]
+        # Measured with all room, for what is measured within too little says that it fits.
+        needed = Measurement.get(screen, screen.options.update(width=UNLIMITED), table).minimum
+        if not optional or needed <= room:
+            return table
+        shown.remove(optional[-1])
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None) -> Table:
     table = Table(
         box=box.SIMPLE_HEAD,
         show_edge=False,
+        pad_edge=False,
         title=title,
         title_justify="left",
         title_style="bold",
-        pad_edge=False,
     )
-    for place, column in enumerate(columns):
-        numeric = column.endswith("#")
+    for at, column in enumerate(columns):
+        name = column.rstrip("#~?")
+        longest = max([cell_len(name), *(cell_len(visible(row[at])) for row in rows)])
         table.add_column(
-            column.rstrip("#"),
-            justify="right" if numeric else "left",
-            no_wrap=numeric or place == 0,
+            name,
+            justify="right" if "#" in column else "left",
+            no_wrap="~" not in column,
+            # Rich would break even what must not be broken, between its words, before it takes more room.
+            min_width=min(_LEAST, longest) if "~" in column else longest,
             overflow="fold",
             header_style="bold",
         )

@@ -89,7 +89,7 @@ async def _one_page(session: Session, search: wire.Search) -> None:
         session.out.note(f"there are more: --after {page.next}, or --all", style="dim")
 
 
-COLUMNS = ("id", "name", "queue", "state", "attempt#", "created#", "took#")
+COLUMNS = ("id", "name~", "queue?", "state", "attempt#", "created#", "took#?")
 NO_TASKS = "no task matches"
 
 
@@ -158,7 +158,7 @@ def _attempts(session: Session, attempts: list[wire.AttemptInfo]) -> None:
         )
         for attempt in attempts
     ]
-    session.out.table(("attempt#", "outcome", "worker", "started", "took#", "error"), rows)
+    session.out.table(("attempt#", "outcome", "worker?", "started", "took#", "error~"), rows)
 
 
 def error_text(raw: msgspec.Raw) -> str:
@@ -203,4 +203,4 @@ async def history(session: Session, task_id: TaskId) -> None:
         (clock(event.at), event.event, event.attempt or None, event.worker_id, event.reason)
         for event in answer.events
     ]
-    session.out.table(("at", "event", "attempt#", "worker", "reason"), rows)
+    session.out.table(("at", "event", "attempt#", "worker?", "reason~"), rows)

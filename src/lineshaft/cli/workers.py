@@ -54,7 +54,7 @@ async def drain(
         session.out.say(f"{worker} claims no more and finishes what it holds ({answer.held})")
 
 
-COLUMNS = ("worker", "held#", "state", "queues", "declares", "host", "pid#", "seen#")
+COLUMNS = ("worker", "held#", "state", "queues~", "declares~?", "host?", "pid#?", "seen#")
 
 
 def row(worker: wire.WorkerInfo) -> tuple[object, ...]:

@@ -41,7 +41,8 @@ async def demo(
 
         def tell(text: str) -> None:
             # Through the bar's own console, so that the two do not write over each other.
-            progress.console.print(Text(f"· {text}", style="dim"), soft_wrap=True)
+            screen = progress.console
+            screen.print(Text(f"· {text}", style="dim"), soft_wrap=not screen.is_terminal)
 
         report = await Story(root, leave_out, progress=progress, tell=tell).run()
     show(session, report)
@@ -73,9 +74,9 @@ def show(session: Session, report: Any) -> None:
         document["proof"]["holds"] = report.proof.holds
         session.out.document(document)
         return
-    session.out.show(make_table(("recovered", "count#"), _recovered(report), title="What was recovered"))
+    session.out.show(make_table(("recovered~", "count#"), _recovered(report), title="What was recovered"))
     session.out.show(
-        make_table(("every file, exactly once", "count#", ""), _proof(report.proof), title="The proof")
+        make_table(("every file, exactly once~", "count#", ""), _proof(report.proof), title="The proof")
     )
     _verdict(session, report)
 
@@ -125,11 +126,12 @@ def _sign(count: int) -> Text:
 
 def _verdict(session: Session, report: Any) -> None:
     proof = report.proof
-    size = f"{proof.bytes / 1_000_000:.1f} MB, {proof.lines} lines"
+    megabytes = proof.bytes / 1_000_000
     session.out.say(
-        f"{proof.completed} files ({size}) in {report.seconds:.1f} s: {report.files_per_second:.0f} files/s, "
-        f"{report.bytes_per_second / 1_000_000:.1f} MB/s, both kills included"
+        f"{proof.completed} files, {megabytes:.1f} MB, {proof.lines} lines in {report.seconds:.1f} s"
     )
+    rates = f"{report.files_per_second:.0f} files/s, {megabytes / max(report.seconds, 0.001):.1f} MB/s"
+    session.out.say(f"{rates}, both kills included")
     if proof.holds:
         session.out.say("nothing was lost, nothing was counted twice", style="bold green")
         return

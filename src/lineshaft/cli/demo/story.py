@@ -102,7 +102,7 @@ class Story:
     ) -> tuple[float, Proof]:
         local = LocalCoordinator(processes)
         await local.start()
-        self.tell(f"coordinator {local.url}, process {local.child.pid if local.child else 0}, {local.store}")
+        self.tell(f"coordinator: process {local.pid} at {local.url}, store SQLite")
         workers = [_start_worker(processes, local.url, _at_once(len(tasks))) for _ in range(WORKERS)]
         self.tell(f"workers: processes {' and '.join(str(worker.pid) for worker in workers)}")
         coordinator = Coordinator(local.url)
@@ -168,8 +168,7 @@ class Story:
 
     async def _restart(self, local: LocalCoordinator) -> None:
         """Kill the coordinator, and start another on the same store."""
-        assert local.child is not None
-        old = local.child.pid
+        old = local.pid
         began = time.monotonic()
         local.kill()
         self._died_at = time.time_ns() // 1_000_000
@@ -177,7 +176,7 @@ class Story:
         await local.start()
         self.recovered.downtime = round(time.monotonic() - began, 3)
         later = self.recovered.downtime
-        self.tell(f"restarted it on the same store as process {local.child.pid}, {later:.1f} s later")
+        self.tell(f"restarted it on the same store as process {local.pid}, {later:.1f} s later")
 
     async def _prove(self, coordinator: Coordinator, tasks: dict[str, str], started_ns: int) -> Proof:
         listed = [task async for task in coordinator.tasks()]
