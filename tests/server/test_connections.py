@@ -257,16 +257,24 @@ async def test_who_waits_for_a_result_and_hangs_up_is_forgotten(coordinator: Coo
 # Shutdown.
 
 
-async def test_a_shutdown_answers_whoever_waits(limits: Limits) -> None:
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/_tasks/_claim", b'{"wait": "50s"}'),
+        ("/_tasks/_claim?wait=50s", b"{}"),
+        ("/_tasks/_report", b'{"items": [], "claim": {"wait": "50s"}}'),
+    ],
+)
+async def test_a_shutdown_answers_whoever_waits(limits: Limits, path: str, body: bytes) -> None:
     settings = ServerSettings(listen="127.0.0.1:0", limits=limits)
     async with contextlib.AsyncExitStack() as stack:
         coordinator = await stack.enter_async_context(running(settings))
         async with connected(coordinator) as line:
-            line.writer.write(post("/_tasks/_claim", b'{"wait": "50s"}'))
+            line.writer.write(post(path, body))
             await parked(coordinator, 1)
             coordinator.stop()
-            status, headers, body = await line.answer()
-            assert (status, json.loads(body)["error"]["type"]) == (503, "unavailable")
+            status, headers, told = await line.answer()
+            assert (status, json.loads(told)["error"]["type"]) == (503, "unavailable")
             assert headers["retry-after"] == "1"
             assert await line.ended()
 

@@ -114,7 +114,7 @@ class Application:
                 await stream_changes(self._calls, identity, query, send)
             return None
         protocol = scope.get("lineshaft.protocol")
-        waits = getattr(query, "wait", None) is not None or getattr(message, "wait", None) is not None
+        waits = endpoint.waits(query, message)
         leases = endpoint.leases(message)
         if protocol is not None and (waits or leases):
             protocol.mind_leaving()

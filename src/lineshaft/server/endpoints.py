@@ -92,6 +92,11 @@ class Endpoint:
         except UnicodeDecodeError:
             raise Malformed("a query must be percent-encoded") from None
 
+    def waits(self, query: Any, message: Any) -> bool:
+        """Tell whether the answer may be long in coming."""
+        parts = (query, message, getattr(message, "claim", None))
+        return any(getattr(part, "wait", None) is not None for part in parts)
+
     def leases(self, message: Any) -> bool:
         """Tell whether the answer may lease tasks to whoever asks."""
         return self.call.name == "claim" or (self.call.name == "report" and message.claim is not None)

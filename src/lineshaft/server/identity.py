@@ -78,6 +78,11 @@ class KeyRing:
         """Whether calls need a key: as soon as one was ever made."""
         return bool(self._keys)
 
+    @property
+    def has_admin(self) -> bool:
+        """Whether somebody could make or revoke keys."""
+        return any("admin" in key.scopes for key in self.list())
+
     async def load(self) -> None:
         """Read the keys from the store."""
         rows = await self._engine.submit(Records(tenant=SYSTEM_TENANT, kind=_KIND))
@@ -110,8 +115,6 @@ class KeyRing:
             raise Invalid("tenants whose names start with _ are the coordinator's own", field="tenant")
         if not scopes or not set(scopes) <= set(SCOPES):
             raise Invalid(f"expected one or more of {', '.join(SCOPES)}", field="scopes")
-        if "admin" not in scopes and not any("admin" in key.scopes for key in self.list()):
-            raise Invalid("the first key needs admin, or nobody could make or revoke another", field="scopes")
         key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(24)
         granted = tuple(scope for scope in SCOPES if scope in scopes)
         stored = StoredKey(key_id, name, tenant, granted, _digest(secret), self._now())

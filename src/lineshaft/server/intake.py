@@ -39,7 +39,7 @@ MAX_TAG = 256
 MAX_WORDS = 1_000
 MAX_TEXT = 4_096
 MAX_ERROR = 64 * 1024
-"""Errors, metadata and usage stand in the task's row, which every change of state rewrites: they are small."""
+"""Errors, metadata and usage stand in the task's row, which every change of state rewrites."""
 MAX_METADATA = 16 * 1024
 MAX_USAGE = 4 * 1024
 _RESERVED = ("unique", "group", "limits", "depends_on")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lineshaft.core import commands, replies
-from lineshaft.errors import Forbidden
+from lineshaft.errors import Forbidden, Invalid
 from lineshaft.server import intake, metrics, openapi, views
 from lineshaft.server.calling import Calling
 from lineshaft.server.identity import DEFAULT_TENANT, Identity
@@ -194,6 +194,8 @@ class OperationCalls(Calling):
         tenant = identity.tenant if body.tenant is None else body.tenant
         if tenant != identity.tenant and _reach(identity) is not None:
             raise Forbidden("only keys of the default tenant make keys for others", field="tenant")
+        if "admin" not in body.scopes and not self.key_ring.has_admin:
+            raise Invalid("the first key needs admin, or nobody could make or revoke another", field="scopes")
         stored, key = await self.key_ring.create(body.name, tenant=tenant, scopes=list(body.scopes))
         return views.key(stored, key)
 
