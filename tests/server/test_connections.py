@@ -50,7 +50,7 @@ def give_limits() -> Limits:
 
 @pytest.fixture(name="coordinator")
 async def give_coordinator(limits: Limits) -> AsyncIterator[Coordinator]:
-    async with running(ServerSettings(listen="127.0.0.1:0", limits=limits)) as coordinator:
+    async with running(ServerSettings(store="memory://", listen="127.0.0.1:0", limits=limits)) as coordinator:
         yield coordinator
 
 
@@ -266,7 +266,7 @@ async def test_who_waits_for_a_result_and_hangs_up_is_forgotten(coordinator: Coo
     ],
 )
 async def test_a_shutdown_answers_whoever_waits(limits: Limits, path: str, body: bytes) -> None:
-    settings = ServerSettings(listen="127.0.0.1:0", limits=limits)
+    settings = ServerSettings(store="memory://", listen="127.0.0.1:0", limits=limits)
     async with contextlib.AsyncExitStack() as stack:
         coordinator = await stack.enter_async_context(running(settings))
         async with connected(coordinator) as line:

@@ -182,7 +182,7 @@ async def test_a_session_needs_a_key_too(tmp_path: Any) -> None:
 
 async def test_another_subprotocol_is_refused() -> None:
     async with (
-        running(ServerSettings(listen="127.0.0.1:0")) as coordinator,
+        running(ServerSettings(store="memory://", listen="127.0.0.1:0")) as coordinator,
         aiohttp.ClientSession() as client,
     ):
         with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
@@ -210,13 +210,13 @@ async def test_other_machines_are_served_only_with_keys_or_insecure(tmp_path: An
 @pytest.mark.parametrize("listen", ["7077", "localhost", ":7077", "127.0.0.1:x", "127.0.0.1:70777", ""])
 async def test_an_address_that_is_none(listen: str) -> None:
     with pytest.raises(Invalid) as caught:
-        async with running(ServerSettings(listen=listen)):
+        async with running(ServerSettings(store="memory://", listen=listen)):
             pass
     assert caught.value.field == "listen"
 
 
 async def test_an_address_in_use_says_so() -> None:
-    async with running(ServerSettings(listen="127.0.0.1:0")) as first:
+    async with running(ServerSettings(store="memory://", listen="127.0.0.1:0")) as first:
         with pytest.raises(Invalid, match="in use"):
-            async with running(ServerSettings(listen=first.url.removeprefix("http://"))):
+            async with running(ServerSettings(store="memory://", listen=first.url.removeprefix("http://"))):
                 pass

@@ -54,7 +54,7 @@ class Worker:
 
 @pytest.fixture(name="coordinator")
 async def give_coordinator() -> AsyncIterator[Coordinator]:
-    async with running(ServerSettings(listen="127.0.0.1:0")) as coordinator:
+    async with running(ServerSettings(store="memory://", listen="127.0.0.1:0")) as coordinator:
         yield coordinator
 
 

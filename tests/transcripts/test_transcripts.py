@@ -26,7 +26,7 @@ async def test_transcript(path: Path, store: str, tmp_path: Path) -> None:
 
 
 async def test_the_runner_needs_only_a_url(capsys: pytest.CaptureFixture[str]) -> None:
-    async with running(ServerSettings(listen="127.0.0.1:0")) as coordinator:
+    async with running(ServerSettings(store="memory://", listen="127.0.0.1:0")) as coordinator:
         for _ in range(2):
             assert await asyncio.to_thread(main, [coordinator.url, "bulk", "reports"]) == 0
     assert capsys.readouterr().out.split() == ["ok", "bulk", "ok", "reports"] * 2
@@ -48,7 +48,7 @@ async def test_the_runner_needs_only_a_url(capsys: pytest.CaptureFixture[str]) -
 async def test_a_transcript_that_is_wrong_says_where(expected: str, complaint: str, tmp_path: Path) -> None:
     path = tmp_path / "wrong.txt"
     path.write_text('> POST /_tasks\n{"name": "n"}\n' + expected + "\n")
-    async with running(ServerSettings(listen="127.0.0.1:0")) as coordinator:
+    async with running(ServerSettings(store="memory://", listen="127.0.0.1:0")) as coordinator:
         with pytest.raises(Mismatch, match=r"wrong\.txt:3: ") as caught:
             await asyncio.to_thread(Replay(coordinator.url).run, path)
     assert complaint in str(caught.value)
