@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -10,6 +11,8 @@ import pytest
 
 from lineshaft import App, TaskFailed
 from lineshaft.sdk.loading import load_app
+from lineshaft.sdk.supervisor import Supervisor
+from lineshaft.sdk.worker_settings import worker_settings
 from tests.sdk import workshop_tasks as tasks
 from tests.sdk.conftest import Coordinator, Process, Workshop, until
 
@@ -117,6 +120,33 @@ async def test_a_crash_is_charged_to_its_task_and_the_process_starts_again(
     assert len(before) <= 2
 
 
+async def test_a_crash_is_not_charged_to_those_who_only_waited(
+    app: App, coordinator: Coordinator, workshop: Workshop
+) -> None:
+    transport = app.open_transport()
+    supervisor = Supervisor(
+        "tasks:app",
+        worker_settings(concurrency=3),
+        processes=1,
+        transport=transport,
+        directory=workshop.folder,
+        url=coordinator.url,
+    )
+    running = asyncio.create_task(supervisor.run())
+    bystander = await app.enqueue(tasks.wait_for, "go")
+    await workshop.until("go started 1")
+    crashing = await app.enqueue(tasks.crash)
+    with pytest.raises(TaskFailed, match="worker_crashed"):
+        await crashing.result("20s")
+    workshop.allow("go")
+    assert (await bystander.result("20s")).endswith("in attempt 1")
+    assert (await bystander.info()).lost_leases == 0
+    assert len(supervisor.pids) == 1
+    supervisor.stop()
+    await asyncio.wait_for(running, 20)
+    await transport.close()
+
+
 async def test_crashes_without_a_task_stop_the_whole(coordinator: Coordinator, workshop: Workshop) -> None:
     (workshop.folder / "tasks.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
     (workshop.folder / "starter.py").write_text(
@@ -172,7 +202,7 @@ async def test_the_processes_of_an_embedded_app_are_served_by_their_supervisor(w
     supervisor.send(signal.SIGTERM)
     assert await supervisor.ended() == 0
     async with App(url) as app:
-        assert "in attempt" in await app.handle(handle.task_id, tasks.wait_for).result("1s")
+        assert (await app.handle(handle.task_id, tasks.wait_for).result("1s")).endswith("in attempt 1")
         with pytest.raises(TaskFailed, match="worker_crashed"):
             await app.handle(crashing.task_id).result("1s")
 

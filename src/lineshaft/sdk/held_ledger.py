@@ -2,29 +2,46 @@
 
 A file mapped into memory, one slot a task: writing costs no system call, nothing is buffered in the process,
 and a crash at any instant leaves every slot either readable or empty, because its length is written last.
+
+It also tells whose code was running at that instant. Of the coroutines of one event loop only one takes a
+step at a time, and marks it; functions in threads run all the while.
 """
 
 from __future__ import annotations
 
+import enum
 import mmap
 import os
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 SLOT = 1024
 _EMPTY = b"\x00\x00"
-_HELD = b"H"
-_RUNNING = b"R"
+
+
+class Activity(enum.Enum):
+    """What a held task was doing; the value is its mark in the ledger."""
+
+    HELD = b"H"
+    """Nothing: it waits to begin, or for its outcome to be delivered."""
+    WAITING = b"W"
+    """Its coroutine waits for something."""
+    STEPPING = b"S"
+    """Its coroutine is running, the only one at this instant."""
+    THREAD = b"T"
+    """Its function runs in a thread."""
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A task that a process held; `running` tells whether its handler was at work."""
+    """A task that a process held."""
 
     task_id: str
     lease_token: str
     name: str
-    running: bool
+    activity: Activity
 
 
 class HeldLedger:
@@ -48,16 +65,16 @@ class HeldLedger:
             return -1
         slot = self._free.pop()
         at = slot * SLOT
-        self._memory[at + 2 : at + 3] = _HELD
+        self._memory[at + 2 : at + 3] = Activity.HELD.value
         self._memory[at + 3 : at + 3 + len(data)] = data
         self._memory[at : at + 2] = len(data).to_bytes(2, "little")
         return slot
 
-    def running(self, slot: int, running: bool) -> None:
-        """Record that the handler is at work, or no longer."""
+    def mark(self, slot: int, activity: Activity) -> None:
+        """Record what a task is doing now."""
         if slot >= 0:
             at = slot * SLOT + 2
-            self._memory[at : at + 1] = _RUNNING if running else _HELD
+            self._memory[at : at + 1] = activity._value_
 
     def leave(self, slot: int) -> None:
         """Record that the task is no longer held."""
@@ -70,6 +87,42 @@ class HeldLedger:
         self._memory.close()
 
 
+class Stepped(Coroutine[Any, Any, None]):
+    """A coroutine whose steps are marked in the ledger; asyncio runs it like any other."""
+
+    __slots__ = ("_ledger", "_slot", "_work")
+
+    def __init__(self, work: Coroutine[Any, Any, None], ledger: HeldLedger, slot: int) -> None:
+        self._work = work
+        self._ledger = ledger
+        self._slot = slot
+
+    def send(self, value: Any) -> Any:
+        """Take a step."""
+        return self._step(self._work.send, value)
+
+    def throw(self, *error: Any) -> Any:
+        """Take a step that begins with an error."""
+        return self._step(self._work.throw, *error)
+
+    def close(self) -> None:
+        """End it."""
+        self._work.close()
+
+    def __await__(self) -> Any:
+        return self._work.__await__()
+
+    def _step(self, step: Callable[..., Any], *arguments: Any) -> Any:
+        self._ledger.mark(self._slot, Activity.STEPPING)
+        try:
+            awaited = step(*arguments)
+        except BaseException:  # it was the last step
+            self._ledger.mark(self._slot, Activity.HELD)
+            raise
+        self._ledger.mark(self._slot, Activity.WAITING)
+        return awaited
+
+
 def read_ledger(path: Path) -> list[Entry]:
     """Read what the process held when it died (the side of the supervisor)."""
     data = path.read_bytes()
@@ -79,5 +132,14 @@ def read_ledger(path: Path) -> list[Entry]:
         parts = data[at + 3 : at + 3 + length].decode("utf-8", "replace").split("\0")
         if length and len(parts) == 3:
             task_id, token, name = parts
-            found.append(Entry(task_id, token, name, data[at + 2 : at + 3] == _RUNNING))
+            found.append(Entry(task_id, token, name, Activity(data[at + 2 : at + 3])))
     return found
+
+
+def to_blame(held: list[Entry]) -> list[Entry]:
+    """Give the tasks whose code was running when the process died.
+
+    Where none was (a task that a handler has started itself may have done it), all that had begun.
+    """
+    running = [one for one in held if one.activity in (Activity.STEPPING, Activity.THREAD)]
+    return running or [one for one in held if one.activity is Activity.WAITING]

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
 
 from lineshaft.errors import LineshaftError
 from lineshaft.sdk import reports
 from lineshaft.sdk.context import Context
 from lineshaft.sdk.held import Held
+from lineshaft.sdk.held_ledger import Activity, Stepped
 from lineshaft.sdk.intake import Intake
 from lineshaft.sdk.outbox import Outbox
 from lineshaft.sdk.outcomes import Cancelled, Failed, Outcome, Released
@@ -194,14 +196,17 @@ class Pool:
     # -- execution ---------------------------------------------------------------------------------
 
     def _begin(self, held: Held) -> None:
-        worker = self.worker
-        if worker.ledger is not None:
-            worker.ledger.running(held.slot, True)
-        held.interruptible = worker.is_async(held.task.name)
+        held.interruptible = self.worker.is_async(held.task.name)
         loop = asyncio.get_running_loop()
         if held.task.timeout:
             held.timer = loop.call_later(held.task.timeout, self._timed_out, held)
-        held.job = loop.create_task(self._execute(held))
+        work: Coroutine[Any, Any, None] = self._execute(held)
+        ledger = self.worker.ledger
+        if ledger is not None and held.interruptible:
+            work = Stepped(work, ledger, held.slot)
+        elif ledger is not None:
+            ledger.mark(held.slot, Activity.THREAD)
+        held.job = loop.create_task(work)
 
     async def _execute(self, held: Held) -> None:
         task = held.task
@@ -222,7 +227,7 @@ class Pool:
         if held.timer is not None:
             held.timer.cancel()
         if self.worker.ledger is not None:
-            self.worker.ledger.running(held.slot, False)
+            self.worker.ledger.mark(held.slot, Activity.HELD)
         if held.acknowledged:
             self._let_go(held)
         elif not held.reported:

@@ -2,9 +2,9 @@
 it.
 
 The supervisor executes nothing, so nothing that a handler does can take it along. What a process held is in
-its ledger (a mapped file). After a crash the tasks whose handlers were at work are failed with type
-`worker_crashed`, which uses up an attempt, so a task that kills its worker ends; what only waited there goes
-back unburned.
+its ledger (a mapped file). After a crash the tasks whose code was running at that instant are failed with
+type `worker_crashed`, which uses up an attempt, so a task that kills its worker ends; what only waited there
+goes back unburned.
 
 Crashes without a task to blame are the program's own. Beyond an *intensity* (so many within so many seconds,
 after Erlang/OTP's supervisors) restarting cannot help, and the whole stops with an error that says why.
@@ -27,7 +27,7 @@ from lineshaft.errors import LineshaftError, Retryable
 from lineshaft.sdk.backoff import Backoff
 from lineshaft.sdk.child import MISCONFIGURED, Orders
 from lineshaft.sdk.failures import CrashLoop
-from lineshaft.sdk.held_ledger import Entry, HeldLedger, read_ledger
+from lineshaft.sdk.held_ledger import Entry, HeldLedger, read_ledger, to_blame
 from lineshaft.sdk.transport import Transport
 from lineshaft.sdk.worker_settings import WorkerSettings
 from lineshaft.wire import CALLS
@@ -173,15 +173,15 @@ class Supervisor:
 
     def _crashed(self, pid: int, code: int, held: list[Entry]) -> None:
         how = describe_exit(code)
-        running = [entry for entry in held if entry.running]
+        blamed = to_blame(held)
         if held:
-            charge = asyncio.create_task(self._charge(held, f"worker process {pid} {how}"))
+            charge = asyncio.create_task(self._charge(held, blamed, f"worker process {pid} {how}"))
             self._charges.add(charge)
             charge.add_done_callback(self._charges.discard)
         if code == MISCONFIGURED:
             raise CrashLoop("the worker cannot start as it is configured; its log above says why")
-        if running:
-            names = ", ".join(f"{entry.task_id} ({entry.name})" for entry in running[:5])
+        if blamed:
+            names = ", ".join(f"{entry.task_id} ({entry.name})" for entry in blamed[:5])
             _logger.error("worker process %d %s while it executed %s", pid, how, names)
             return
         _logger.error("worker process %d %s while it executed no task", pid, how)
@@ -199,9 +199,10 @@ class Supervisor:
                 f"task to blame (the last one {how}); restarting cannot help: see what they wrote above"
             )
 
-    async def _charge(self, held: list[Entry], how: str) -> None:
+    async def _charge(self, held: list[Entry], blamed: list[Entry], how: str) -> None:
         """Tell the coordinator what became of the tasks of a dead process."""
-        items: list[Item] = [_verdict(entry, how) for entry in held]
+        items: list[Item] = [_failed(entry, how) for entry in blamed]
+        items += [_released(entry) for entry in held if entry not in blamed]
         backoff = Backoff()
         try:
             async with asyncio.timeout(CHARGE_FOR):
@@ -230,9 +231,11 @@ def describe_exit(code: int) -> str:
         return f"was killed by signal {-code}"
 
 
-def _verdict(entry: Entry, how: str) -> Item:
-    if not entry.running:
-        return ReleaseItem(task_id=entry.task_id, lease_token=entry.lease_token)
+def _released(entry: Entry) -> Item:
+    return ReleaseItem(task_id=entry.task_id, lease_token=entry.lease_token)
+
+
+def _failed(entry: Entry, how: str) -> Item:
     error = TaskError(type="worker_crashed", message=f"{how} while it executed this task")
     return FailItem(task_id=entry.task_id, lease_token=entry.lease_token, error=error)
 
