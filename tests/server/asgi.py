@@ -58,6 +58,7 @@ class Edge:
         body: Any = b"",
         *,
         headers: dict[str, str] | None = None,
+        protocol: Any = None,
     ) -> Answer:
         """Send one request; a body that is not bytes is sent as JSON."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -81,8 +82,10 @@ class Edge:
             "http_version": "1.1",
             "headers": [(name.encode(), value.encode("latin-1")) for name, value in given.items() if value],
         }
+        if protocol is not None:
+            scope["lineshaft.protocol"] = protocol
         await self.application(scope, receive, answer.take)
-        assert answer.ended
+        assert answer.ended or protocol is not None
         return answer
 
 

@@ -315,3 +315,30 @@ async def test_nobody_waits_who_has_said_no_more_before(line: Line, caplog: pyte
     assert (await line.answer())[0] == 200
     assert await line.ended()
     assert "ASGI" not in caplog.text
+
+
+async def test_a_shutdown_ends_streams(limits: Limits) -> None:
+    settings = ServerSettings(store="memory://", listen="127.0.0.1:0", limits=limits)
+    async with running(settings) as coordinator, connected(coordinator) as line:
+        line.writer.write(
+            b"GET /_tasks/_changes HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
+        )
+        assert (await line.answer(head_only=True))[0] == 200
+        await line.reader.readuntil(b"id: 0\n\n")
+        coordinator.stop()
+        assert (await line.reader.read()).endswith(b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize("early", [b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"", None])
+async def test_an_idle_line_is_closed(early: bytes | None) -> None:
+    settings = ServerSettings(store="memory://", listen="127.0.0.1:0", limits=Limits(keep_alive=1))
+    async with running(settings) as coordinator, connected(coordinator) as line:
+        if early is None:
+            # Refused before its body has come whole.
+            line.writer.write(post("/nothing", b"{}")[:-1])
+            assert (await line.answer())[0] == 404
+            line.writer.write(b"}")
+        elif early:
+            line.writer.write(early)
+            assert (await line.answer())[0] == 200
+        assert await line.ended()

@@ -108,7 +108,7 @@ class Application:
         body = await self._body(endpoint.limit, headers, receive)
         message = endpoint.read_body(body, media)
         query = endpoint.read_query(scope["query_string"])
-        if endpoint.call.name == "changes" and headers.wants_events:
+        if endpoint.call.name == "changes" and headers.wants_events and scope["method"] == "GET":
             query.after = headers.last_event_id or query.after
             with self._wait():
                 await stream_changes(self._calls, identity, query, send)

@@ -86,6 +86,10 @@ class EdgeProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         # A client that connects and says nothing is treated like one that has nothing more to say.
+        self._await_next()
+
+    def _await_next(self) -> None:
+        self._unset_keepalive_if_required()
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
         )
@@ -175,6 +179,9 @@ class EdgeProtocol(HttpToolsProtocol):
         self._receiving = False
         self._disarm()
         super().on_message_complete()
+        if self._served is not None and not self._busy:
+            # It was answered before it had come whole, and reading on has stopped the clock of idle lines.
+            self._await_next()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         task = self.loop.create_task(cycle.run_asgi(app))

@@ -153,7 +153,7 @@ def _config(application: Application, settings: ServerSettings) -> uvicorn.Confi
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=int(limits.keep_alive),
+        timeout_keep_alive=max(1, round(limits.keep_alive)),
         timeout_graceful_shutdown=max(1, round(settings.grace)),
         backlog=_BACKLOG,
     )
