@@ -140,6 +140,8 @@ class ShardMachine(RuleBasedStateMachine):
             case "cancel" if job.state != "cancelled":
                 job.cancel = True
                 self.model.end(job, "cancelled")
+            case "retry" if job.state == "queued" and job.generation > 1 and job.attempt == 0:
+                pass  # the same request again
             case "retry" | "delete" if job.state not in ("completed", "failed", "cancelled"):
                 return Conflict
             case "retry":
