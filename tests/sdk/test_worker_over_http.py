@@ -8,7 +8,7 @@ import time
 import pytest
 
 from lineshaft import App, Context, TaskCancelled
-from lineshaft.errors import Unauthorized
+from lineshaft.errors import Forbidden, Unauthorized
 from lineshaft.wire import CALLS, NewKey
 from tests.embedded.conftest import working
 from tests.sdk.conftest import Coordinator, until
@@ -120,10 +120,16 @@ async def test_a_drain_from_outside_ends_the_worker(coordinator: Coordinator, pu
         await asyncio.wait_for(running, 40)
 
 
-async def test_a_worker_without_a_key_says_so_and_ends(coordinator: Coordinator, push: bool) -> None:
+async def test_a_worker_without_a_key_or_its_scope_says_so_and_ends(
+    coordinator: Coordinator, push: bool
+) -> None:
     async with App(coordinator.url) as app:
-        key = await app.call(CALLS["new_key"], body=NewKey(name="k", scopes=["enqueue", "read"]))
+        admin = await app.call(CALLS["new_key"], body=NewKey(name="k", scopes=["admin"]))
         with pytest.raises(Unauthorized, match="ApiKey"):
             await asyncio.wait_for(app.worker(push=push).run(), 20)
+    async with App(coordinator.url, api_key=admin.key) as app:
+        key = await app.call(CALLS["new_key"], body=NewKey(name="k", scopes=["enqueue"]))
     async with App(coordinator.url, api_key=key.key) as limited:
         await limited.enqueue_named("x")
+        with pytest.raises(Forbidden, match="scope work"):
+            await asyncio.wait_for(limited.worker(push=push).run(), 20)
