@@ -30,7 +30,7 @@ def test_the_startup_line_names_store_and_durability(start: Start, tmp_path: Pat
 
 
 def test_with_json_the_startup_is_a_document(start: Start) -> None:
-    served = start("serve", "--listen", "127.0.0.1:0", "--json", ready="\n")
+    served = start("serve", "--store", "memory://", "--listen", "127.0.0.1:0", "--json", ready="\n")
     told = json.loads(served.first)
     assert set(told) == {"url", "store", "tier", "version", "pid"}
     assert (told["store"], told["tier"], told["pid"]) == ("memory://", "none", served.process.pid)

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from lineshaft.cli.exits import ExitCode
+from lineshaft.cli.processes import free_port
 from tests.cli.conftest import Process
-from tests.cli.runs import Ended, command, environment, said
+from tests.cli.runs import Ended, command, environment, run_here, said
 
 Lineshaft = Callable[..., Ended]
 Start = Callable[..., Process]
@@ -219,3 +220,28 @@ def test_measuring_a_running_coordinator(lineshaft: Lineshaft, coordinator: str)
     assert measured.document["tier"] == "power loss"
     assert all(figure["count"] > 0 for figure in measured.document["figures"])
     assert lineshaft("tasks", "list", "--json").document["tasks"] == []
+
+
+def test_what_waits_outlives_a_restart_of_the_coordinator(start: Start, tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    serve = ("serve", "--store", f"sqlite:///{tmp_path / 'a.db'}", "--listen", address)
+    url = f"http://{address}"
+    first = start(*serve, ready="\n")
+    following = start(
+        "tasks", "tail", url=url, on="stderr", ready="following what happens from now on; Ctrl-C ends it\n"
+    )
+    waiting = start("enqueue", "mail", "1", "--task-id", "t", "--wait", "--json", url=url, ready="")
+    wait_until(lambda: run_here("tasks", "get", "t", url=url).code == ExitCode.OK)
+    first.stop(signal.SIGKILL)
+    following.wait_for("the coordinator is away; waiting for it …\n")
+    start(*serve, ready="\n")
+    following.wait_for("the coordinator is back\n")
+    run_here("tasks", "cancel", "t", url=url)
+    assert json.loads(waiting.wait_for("\n"))["state"] == "cancelled"
+    assert waiting.process.wait(10) == ExitCode.FAILED
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Ask until it holds."""
+    while not holds():
+        pass

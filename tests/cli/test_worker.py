@@ -155,6 +155,19 @@ def test_a_changed_source_starts_the_worker_again(
     assert worker.stop() == 0
 
 
+def test_with_json_the_log_is_a_document_a_line(start: Start, coordinator: str) -> None:
+    worker = start("worker", "--exec", "cat", "--json", url=coordinator, on="stderr", ready=READY)
+    lines = [json.loads(line) for line in worker.first.splitlines() if line.endswith("}")]
+    assert {"at", "level", "logger", "message"} <= set(lines[0])
+
+
+def test_an_embedded_app_serves_its_worker_processes(start: Start, app: Path) -> None:
+    source = app / "jobs.py"
+    source.write_text(source.read_text().replace("App()", "App('sqlite:///embedded.db')"))
+    worker = start("worker", "jobs:app", "--processes", "2", cwd=app, on="stderr", ready=READY)
+    assert worker.stop(signal.SIGTERM) == 0
+
+
 def wait_for_state(lineshaft: Lineshaft, task_id: str, state: str) -> None:
     """Ask until a task is in a state."""
     for _ in range(2000):

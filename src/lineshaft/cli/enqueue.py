@@ -118,7 +118,7 @@ def new_id() -> str:
 async def _await(session: Session, task_id: str, limit: float | None) -> ExitCode:
     with session.out.progress() as progress:
         progress.add_task(f"waiting for {task_id}", total=None)
-        task = await wait_for_end(session, task_id, limit)
+        task = await wait_for_end(session, task_id, limit, answered=True)
     show_result(session, task)
     return exit_code(task)
 

@@ -15,7 +15,7 @@ from lineshaft.cli.trouble import Trouble
 _logger = logging.getLogger("lineshaft.reload")
 
 
-async def run_reloading(directory: Path, arguments: list[str] | None = None) -> None:
+async def run_reloading(directory: Path) -> None:
     """Run this command without `--reload` in a process, and again after every change of a .py file.
 
     A worker that ends by itself (a syntax error, say) is started again at the next change under `directory`.
@@ -29,7 +29,8 @@ async def run_reloading(directory: Path, arguments: list[str] | None = None) -> 
             code=ExitCode.USAGE,
             hint="pip install 'lineshaft[reload]'",
         ) from None
-    arguments = [word for word in (arguments or sys.argv[1:]) if word != "--reload"]
+    # Said and not only left out, since a settings file may say `reload` too.
+    arguments = [word for word in sys.argv[1:] if word != "--reload"] + ["--no-reload"]
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

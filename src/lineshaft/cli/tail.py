@@ -61,7 +61,7 @@ async def follow(session: Session, after: str | None) -> AsyncIterator[wire.Task
     cursor = after
     lost = False
     while True:
-        query = wire.ChangesQuery(after=cursor, wait=None if cursor is None else _POLL)
+        query = wire.ChangesQuery(after=cursor, wait=None if cursor is None or lost else _POLL)
         try:
             found: wire.Changes = await session.call("changes", query=query, timeout=_POLL + 10)
         except LineshaftError as error:

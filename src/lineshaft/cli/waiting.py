@@ -20,17 +20,20 @@ TERMINAL = ("completed", "failed", "cancelled")
 _PAUSE = 0.5
 
 
-async def wait_for_end(session: Session, task_id: str, seconds: float | None) -> wire.Task:
+async def wait_for_end(
+    session: Session, task_id: str, seconds: float | None, *, answered: bool = False
+) -> wire.Task:
     """Return the task once it has ended. Raises Trouble (exit code 5) where `seconds` pass before.
 
-    A coordinator that was there once may go away and come back; one that never answered is an error at once.
+    A coordinator that was there once (`answered` tells that it was before) may go away and come back; one that
+    never answered is an error at once.
     """
     from lineshaft import wire
 
     deadline = None if seconds is None else time.monotonic() + seconds
-    answered = False
     while True:
-        left = POLL if deadline is None else max(0.0, min(POLL, deadline - time.monotonic()))
+        # The first is no wait, so that one knows soon whether there is a coordinator, and the task.
+        left = 0.0 if not answered else _left(deadline)
         try:
             query = wire.GetQuery(wait=round(left, 3))
             task: wire.Task = await session.call("get", id=task_id, query=query, timeout=left + 10)
@@ -55,6 +58,10 @@ async def wait_for_end(session: Session, task_id: str, seconds: float | None) ->
 def exit_code(task: wire.Task) -> ExitCode:
     """Return the exit code of a command that waited for this task."""
     return ExitCode.OK if task.state == "completed" else ExitCode.FAILED
+
+
+def _left(deadline: float | None) -> float:
+    return POLL if deadline is None else max(0.0, min(POLL, deadline - time.monotonic()))
 
 
 def _over(deadline: float | None) -> bool:

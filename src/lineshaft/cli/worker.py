@@ -78,7 +78,9 @@ async def worker(
     push: Annotated[
         bool, typer.Option("--push/--no-push", help="Let tasks be pushed over a WebSocket.")
     ] = True,
-    reload: Annotated[bool, typer.Option("--reload", help="Start again when a source file changes.")] = False,
+    reload: Annotated[
+        bool, typer.Option("--reload/--no-reload", help="Start again when a source file changes.")
+    ] = False,
     log_level: LogLevel = "info",
     program: Annotated[
         str | None,

@@ -76,7 +76,7 @@ def show(session: Session, report: Any) -> None:
         return
     session.out.show(make_table(("recovered~", "count#"), _recovered(report), title="What was recovered"))
     session.out.show(
-        make_table(("every file, exactly once~", "count#", ""), _proof(report.proof), title="The proof")
+        make_table(("every file, exactly once~", "count#", ""), _proof(report), title="The proof")
     )
     _verdict(session, report)
 
@@ -92,7 +92,8 @@ def _recovered(report: Any) -> list[tuple[object, ...]]:
     ]
 
 
-def _proof(proof: Any) -> list[tuple[object, ...]]:
+def _proof(report: Any) -> list[tuple[object, ...]]:
+    proof = report.proof
     rows: list[tuple[object, ...]] = [
         ("files found by a second, independent walk", proof.files, None),
         ("tasks listed by the coordinator", proof.tasks, None),
@@ -103,6 +104,9 @@ def _proof(proof: Any) -> list[tuple[object, ...]]:
         ("files that changed meanwhile", proof.changed),
         ("files that were made meanwhile", proof.came),
         ("files that were deleted meanwhile", proof.went),
+        ("symbolic links, not followed", report.links),
+        ("pipes, sockets and devices, passed over", report.special),
+        ("directories that cannot be read", report.closed),
     ):
         if count:
             rows.append((what, count, None))
