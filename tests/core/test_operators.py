@@ -138,6 +138,19 @@ def test_a_manual_retry_begins_a_new_generation(w: World, end: str) -> None:
     assert w.fail(again, retry_after=0).state is State.FAILED
 
 
+def test_a_retry_may_be_repeated_until_the_task_is_leased(w: World) -> None:
+    w.enqueue(id="t")
+    w.cancel("t")
+    first = w.retry("t")
+    row = w.row("t")
+    w.reload()
+    assert w.retry("t") == first
+    assert w.row("t") == row
+    w.claim()
+    with pytest.raises(Conflict):
+        w.retry("t")
+
+
 def test_an_open_task_cannot_be_retried_by_hand(w: World) -> None:
     w.enqueue(id="t")
     with pytest.raises(Conflict):

@@ -84,8 +84,11 @@ class Worker:
         wait = self._random.choice([0, 2, 15])
         claim = self._new_claim(wait=wait)
         while True:
+            ask: c.Command = claim
+            if self._random.random() < 0.2:
+                ask = c.Report(tenant=self._tenant, items=(), claim=claim)
             try:
-                tasks: list[Task] = (await self._line.call(claim, patience=wait + 5.0)).tasks
+                tasks: list[Task] = (await self._line.call(ask, patience=wait + 5.0)).tasks
                 return tasks
             except (NoAnswer, LineshaftError):
                 await asyncio.sleep(0.2)
