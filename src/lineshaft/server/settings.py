@@ -29,7 +29,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`store` and `listen` as the CLI takes them; port 0 takes any free one."""
 
-    store: str = "sqlite:///lineshaft.db"
+    store: str = "memory://"
     listen: str = "127.0.0.1:7077"
     allowed_hosts: tuple[str, ...] = ()
     """`Host` names served besides those that `listen` implies; "*" allows all."""
