@@ -147,6 +147,32 @@ async def test_a_crash_is_not_charged_to_those_who_only_waited(
     await transport.close()
 
 
+@pytest.mark.parametrize("words", [1, 2])
+async def test_a_process_that_does_not_stop_is_killed_and_its_tasks_go_back(
+    app: App, coordinator: Coordinator, workshop: Workshop, monkeypatch: pytest.MonkeyPatch, words: int
+) -> None:
+    monkeypatch.setattr("lineshaft.sdk.supervisor.PATIENCE", 0.5 if words == 1 else 3600)
+    monkeypatch.setattr("lineshaft.sdk.supervisor.HURRIED", 0.5)
+    transport = app.open_transport()
+    supervisor = Supervisor(
+        "tasks:app",
+        worker_settings(grace=0),
+        processes=1,
+        transport=transport,
+        directory=workshop.folder,
+        url=coordinator.url,
+    )
+    running = asyncio.create_task(supervisor.run())
+    handle = await app.enqueue(tasks.hog)
+    await workshop.until("hog 1")
+    for _ in range(words):
+        supervisor.stop()
+    await asyncio.wait_for(running, 20)
+    info = await handle.info()
+    assert (info.state, info.attempt, info.lost_leases) == ("queued", 0, 0)
+    await transport.close()
+
+
 async def test_crashes_without_a_task_stop_the_whole(coordinator: Coordinator, workshop: Workshop) -> None:
     (workshop.folder / "tasks.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
     (workshop.folder / "starter.py").write_text(

@@ -58,5 +58,13 @@ async def crash(ctx: Context) -> None:
 
 
 @app.task()
+async def hog(ctx: Context) -> None:
+    """Block the event loop for good."""
+    write(f"hog {ctx.attempt}")
+    while True:
+        time.sleep(1)  # noqa: ASYNC251 (what this task is for)
+
+
+@app.task()
 async def who() -> int:
     return os.getpid()

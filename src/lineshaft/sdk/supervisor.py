@@ -39,6 +39,10 @@ PERIOD = 10.0
 """More than `INTENSITY` crashes without a task within `PERIOD` seconds stop the whole."""
 STEADY = 60.0
 """A process that has lived this long is restarted without delay."""
+PATIENCE = 20.0
+"""Seconds beyond its grace that a process has to stop; then it is killed, and its tasks go back unburned."""
+HURRIED = 6.0
+"""The same after it was told to end at once."""
 CHARGE_FOR = 60.0
 """How long the supervisor tries to tell the coordinator of a crash; the leases run out by themselves."""
 
@@ -77,6 +81,7 @@ class Supervisor:
         self._blameless: deque[float] = deque()
         self._children: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
         self._charges: set[asyncio.Task[None]] = set()
 
     async def run(self, *, signals: bool = False) -> None:
@@ -95,6 +100,8 @@ class Supervisor:
 
     def stop(self) -> None:
         """Ask the processes to finish what they do and end; called again, to end at once."""
+        if self._stopping.is_set():
+            self._hurry.set()
         self._stopping.set()
         for process in list(self._children.values()):
             _send(process, signal.SIGTERM)
@@ -112,7 +119,8 @@ class Supervisor:
         try:
             await asyncio.wait(keepers, return_when=asyncio.FIRST_EXCEPTION)
         finally:
-            self.stop()
+            if not self._stopping.is_set():
+                self.stop()
             done = await asyncio.gather(*keepers, return_exceptions=True)
             if self._charges:
                 await asyncio.wait(self._charges, timeout=5.0)
@@ -129,9 +137,12 @@ class Supervisor:
         while not self._stopping.is_set():
             started = loop.time()
             process = await self._start(number, ledger)
-            code = await process.wait()
+            code = await self._end_of(process)
             del self._children[number]
             held = read_ledger(ledger)
+            if code is None:
+                self._tell(held, [], f"worker process {process.pid} was killed")
+                return
             if code == 0:
                 return  # it was told to go: by us, or drained by the coordinator
             if loop.time() - started > STEADY:
@@ -139,6 +150,30 @@ class Supervisor:
             self._crashed(process.pid, code, held)
             if not self._stopping.is_set():
                 await self._pause(backoff.after_failure())
+
+    async def _end_of(self, process: asyncio.subprocess.Process) -> int | None:
+        """Wait for the end of a process and give its exit code; None where it had to be killed."""
+        ended = asyncio.create_task(process.wait())
+        for event, patience in (
+            (self._stopping, None),
+            (self._hurry, self._settings.grace + PATIENCE),
+            (asyncio.Event(), HURRIED),
+        ):
+            if not await self._either(ended, event, patience):
+                break
+        if ended.done():
+            return ended.result()
+        _logger.error("worker process %d does not stop: a handler blocks its event loop; killed", process.pid)
+        _send(process, signal.SIGKILL)
+        await ended
+        return None
+
+    async def _either(self, ended: asyncio.Task[int], event: asyncio.Event, patience: float | None) -> bool:
+        """Wait for the end of a process or an event; whether it was the event."""
+        happened = asyncio.create_task(event.wait())
+        await asyncio.wait({ended, happened}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+        happened.cancel()
+        return not ended.done() and event.is_set()
 
     async def _start(self, number: int, ledger: Path) -> asyncio.subprocess.Process:
         HeldLedger.create(ledger, self._settings.slots)
@@ -174,10 +209,7 @@ class Supervisor:
     def _crashed(self, pid: int, code: int, held: list[Entry]) -> None:
         how = describe_exit(code)
         blamed = to_blame(held)
-        if held:
-            charge = asyncio.create_task(self._charge(held, blamed, f"worker process {pid} {how}"))
-            self._charges.add(charge)
-            charge.add_done_callback(self._charges.discard)
+        self._tell(held, blamed, f"worker process {pid} {how}")
         if code == MISCONFIGURED:
             raise CrashLoop("the worker cannot start as it is configured; its log above says why")
         if blamed:
@@ -198,6 +230,12 @@ class Supervisor:
                 f"worker processes crashed {len(self._blameless)} times within {self._period:g} s without a "
                 f"task to blame (the last one {how}); restarting cannot help: see what they wrote above"
             )
+
+    def _tell(self, held: list[Entry], blamed: list[Entry], how: str) -> None:
+        if held:
+            charge = asyncio.create_task(self._charge(held, blamed, how))
+            self._charges.add(charge)
+            charge.add_done_callback(self._charges.discard)
 
     async def _charge(self, held: list[Entry], blamed: list[Entry], how: str) -> None:
         """Tell the coordinator what became of the tasks of a dead process."""

@@ -213,8 +213,6 @@ class Worker:
         await self.heart.stop()
         self._threads.close()
         await self.transport.close()
-        if self.ledger is not None:
-            self.ledger.close()
         _logger.info("worker %s has stopped", self.identity.id)
 
 
