@@ -187,17 +187,24 @@ class Simulation:
 
     async def _counters_equal_a_recount(self) -> None:
         for tenant in self._plan.tenants:
-            stats: StatsReply = await self._line.insist(c.Stats(tenant=tenant))
-            queues: list[QueueState] = await self._line.insist(c.Queues(tenant=tenant))
-            rows = [task for task in rows_of(self._disk).values() if task.tenant == tenant]
-            for state in State:
-                counted = sum(task.state is state for task in rows)
-                if stats.counts.get(state, 0) != counted:
-                    raise Broken(f"[14] {tenant}: {stats.counts.get(state, 0)} {state.word}, {counted} rows")
-                for queue in queues:
-                    of_queue = sum(t.state is state and t.spec.queue == queue.queue for t in rows)
-                    if queue.counts.get(state, 0) != of_queue:
-                        raise Broken(f"[14] {tenant}/{queue.queue}: {queue.counts}, {of_queue} {state.word}")
+            while True:
+                there = set(rows_of(self._disk))
+                stats: StatsReply = await self._line.insist(c.Stats(tenant=tenant))
+                queues: list[QueueState] = await self._line.insist(c.Queues(tenant=tenant))
+                if there == set(rows_of(self._disk)):  # else something was pruned meanwhile
+                    break
+            self._compare(tenant, stats, queues)
+
+    def _compare(self, tenant: str, stats: StatsReply, queues: list[QueueState]) -> None:
+        rows = [task for task in rows_of(self._disk).values() if task.tenant == tenant]
+        for state in State:
+            counted = sum(task.state is state for task in rows)
+            if stats.counts.get(state, 0) != counted:
+                raise Broken(f"[14] {tenant}: {stats.counts.get(state, 0)} {state.word}, {counted} rows")
+            for queue in queues:
+                of_queue = sum(t.state is state and t.spec.queue == queue.queue for t in rows)
+                if queue.counts.get(state, 0) != of_queue:
+                    raise Broken(f"[14] {tenant}/{queue.queue}: {queue.counts}, {of_queue} {state.word}")
 
 
 def _settled(task: Task) -> tuple[object, ...]:
