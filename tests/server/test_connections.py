@@ -284,6 +284,31 @@ async def test_an_offer_to_speak_another_protocol_is_passed_over(line: Line) -> 
         b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n"
     )
     assert (await line.exchange(upgrade))[0] == 200
+    line.writer.write(post("/_tasks", b'{"name":"n"}', b"Connection: Upgrade", b"Upgrade: h2c") + GET)
+    assert [(await line.answer())[0] for _ in range(2)] == [201, 200]
+    line.writer.write(
+        GET.replace(b"\r\n\r\n", b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n") + GET
+    )
+    assert [(await line.answer())[0] for _ in range(2)] == [200, 200]
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        (b"Version: 13", b"Version: 8"),
+        (b"Key: dGhl", b"Key: x"),
+        (b"Sec-WebSocket-Key", b"X-Key"),
+        (b"lineshaft.v1", b"v9"),
+    ],
+)
+async def test_a_handshake_that_is_none_is_refused_in_json(line: Line, spoiled: tuple[bytes, bytes]) -> None:
+    handshake = (
+        b"GET /_tasks/_session HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        b"Sec-WebSocket-Protocol: lineshaft.v1\r\n\r\n"
+    )
+    status, body = await line.exchange(handshake.replace(*spoiled))
+    assert (status, body["error"]["type"]) == (400, "malformed")
 
 
 async def test_http_1_0_is_served_and_closed(line: Line) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import msgspec
+from uvicorn.protocols.utils import ClientDisconnected
 
 from lineshaft.errors import Forbidden, LineshaftError, Malformed, Retryable, TooLarge, Unavailable
 from lineshaft.server.calls import Calls
@@ -277,3 +278,4 @@ async def _deny(receive: Receive, send: Send, response: Response) -> None:
     ]
     await send({"type": "websocket.http.response.start", "status": response.status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": response.body})
+    raise ClientDisconnected  # else uvicorn complains that there was no handshake

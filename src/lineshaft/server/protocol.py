@@ -9,21 +9,26 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any
 
 import httptools
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Response
 
 from lineshaft.errors import LineshaftError, Malformed, RequestTimeout
 from lineshaft.server.settings import Limits
-from lineshaft.wire import ErrorBody, ErrorInfo
+from lineshaft.wire import SESSION_PATH, ErrorBody, ErrorInfo
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
 
 _encode = msgspec.json.Encoder().encode
 _LINGER = 1.0
+_OFFER = re.compile(rb"\r\nupgrade:(?=[ \t]*h2c)", re.IGNORECASE)
+_SESSION_PATH = SESSION_PATH.encode()
 
 
 class HeadTooLarge(Malformed):
@@ -135,13 +140,17 @@ class EdgeProtocol(HttpToolsProtocol):
         if self._deaf:
             return
         self._unset_keepalive_if_required()
+        if b"h2c" in data and (self._in_head or not self._receiving):
+            data = _without_offers(data)
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
+        except httptools.HttpParserUpgrade as upgrade:
             if self._should_upgrade():
                 self._disarm()
                 self.handle_websocket_upgrade()
-                return
+            elif rest := data[upgrade.args[0] :]:
+                self.data_received(rest)  # what was offered is passed over, so HTTP goes on
+            return
         except httptools.HttpParserError as error:
             self._refuse(self._refusal or Malformed(f"not HTTP/1.1: {error}"))
             return
@@ -174,6 +183,10 @@ class EdgeProtocol(HttpToolsProtocol):
         if not self.url.startswith(b"/"):
             self._raise(Malformed("the request target must be a path"))
         super().on_headers_complete()
+
+    def _should_upgrade(self) -> bool:
+        path = self.url.partition(b"?")[0]
+        return self.scope["method"] == "GET" and path == _SESSION_PATH and super()._should_upgrade()
 
     def on_message_complete(self) -> None:
         self._receiving = False
@@ -259,6 +272,34 @@ class EdgeProtocol(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+def _without_offers(data: bytes) -> bytes:
+    """Rename offers to go on in HTTP/2: the parser would pass over the body of a request that makes one."""
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _OFFER.sub(b"\r\nx-offer:", head) + end + rest
+
+
+class EdgeWebSocket(WebSocketsSansIOProtocol):
+    """Uvicorn's WebSocket protocol; a handshake that is none is answered in JSON."""
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        accept = self.conn.accept
+        self.conn.accept = lambda request: _in_json(accept(request))  # type: ignore[method-assign]
+
+
+def _in_json(response: Response) -> Response:
+    if response.status_code != 101:
+        reason = (response.body or b"").decode(errors="replace").strip() or "not a WebSocket handshake"
+        response.body = _encode(ErrorBody(error=ErrorInfo(type=Malformed.type, reason=reason)))
+        for name, value in (
+            ("Content-Type", "application/json"),
+            ("Content-Length", str(len(response.body))),
+        ):
+            del response.headers[name]
+            response.headers[name] = value
+    return response
 
 
 def protocol_with(limits: Limits) -> type[EdgeProtocol]:

@@ -19,7 +19,7 @@ from lineshaft.server.app import Application
 from lineshaft.server.calls import Calls
 from lineshaft.server.hosts import AllowedHosts, is_loopback, split_address
 from lineshaft.server.identity import KeyRing
-from lineshaft.server.protocol import protocol_with
+from lineshaft.server.protocol import EdgeWebSocket, protocol_with
 from lineshaft.server.settings import ServerSettings
 from lineshaft.store.base import Store
 from lineshaft.store.urls import open_store
@@ -143,7 +143,7 @@ def _config(application: Application, settings: ServerSettings) -> uvicorn.Confi
     return uvicorn.Config(
         application,
         http=protocol_with(limits),
-        ws="websockets-sansio",
+        ws=EdgeWebSocket,
         ws_max_size=limits.batch,
         ws_ping_interval=20.0,
         ws_ping_timeout=20.0,

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import msgspec
+from uvicorn.protocols.utils import ClientDisconnected
 
 from lineshaft.core import commands
 from lineshaft.core.replies import Directive
@@ -65,10 +66,6 @@ _hello = BodyReader(Hello)
 _credit = BodyReader(Credit)
 
 
-class _Closed(Exception):
-    """The other side has hung up."""
-
-
 class Session:
     """One worker's line. `negotiate` before the handshake, then `run` until it ends."""
 
@@ -96,22 +93,21 @@ class Session:
             raise Malformed(f"the push session needs the subprotocol {SUBPROTOCOL}")
 
     async def run(self) -> None:
-        """Serve the session until either side ends it."""
+        """Serve the session until either side ends it; then raise `ClientDisconnected`, for uvicorn to see."""
         await self._receive_event()
         await self._send_event({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
         pusher: asyncio.Task[None] | None = None
         try:
             async with asyncio.timeout(_HELLO_WITHIN):
                 if not await self._welcome(await self._next()):
-                    return
+                    raise ClientDisconnected
             with self._calls.engine.directives(self._is_for_us, self._push_directive):
                 pusher = asyncio.create_task(self._push())
                 while True:
                     await self._handle(await self._next())
         except TimeoutError:
             await self.hang_up(1008)
-        except _Closed:
-            pass
+            raise ClientDisconnected from None
         finally:
             for task in [*self._busy, *([pusher] if pusher is not None else [])]:
                 task.cancel()
@@ -178,7 +174,7 @@ class Session:
         """Return the next message; None for one that cannot be read, which has been refused."""
         event = await self._receive_event()
         if event["type"] == "websocket.disconnect":
-            raise _Closed
+            raise ClientDisconnected  # which uvicorn takes for an end in good order
         text = event.get("text")
         data: bytes = event.get("bytes") or b"" if text is None else text.encode("utf-8", "surrogatepass")
         try:
