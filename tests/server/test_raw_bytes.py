@@ -1,4 +1,4 @@
-"""Requests with bytes changed, lost and put in get answers in JSON below 500, and leave nothing in the log."""
+"""Requests with bytes changed, lost and put in get JSON below 500, and leave nothing in the log."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class Session:
             raise Malformed(f"the push session needs the subprotocol {SUBPROTOCOL}")
 
     async def run(self) -> None:
-        """Serve the session until either side ends it; then raise `ClientDisconnected`, for uvicorn to see."""
+        """Serve the session until either side ends it; then raise `ClientDisconnected`, for uvicorn."""
         await self._receive_event()
         await self._send_event({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
         pusher: asyncio.Task[None] | None = None

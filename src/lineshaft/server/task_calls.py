@@ -13,6 +13,7 @@ from lineshaft.core.task import Task as Row
 from lineshaft.errors import Invalid, LineshaftError
 from lineshaft.server import intake, views
 from lineshaft.server.calling import Calling
+from lineshaft.server.history import history
 from lineshaft.server.identity import Identity
 from lineshaft.store.base import SORT_FIELDS, Query
 from lineshaft.values.ids import check_task_id
@@ -207,7 +208,7 @@ class TaskCalls(Calling):
     async def history(self, identity: Identity, id: str) -> History:
         """Return a task's attempts and what happened to it."""
         command = commands.Get(tenant=identity.tenant, id=check_task_id(id, field="task_id"))
-        return views.history((await self.engine.submit(command)).task)
+        return history((await self.engine.submit(command)).task)
 
     async def explain(self, identity: Identity, id: str) -> Explanation:
         """Return why a task is not running."""

@@ -17,9 +17,7 @@ from lineshaft.wire import (
     AttemptInfo,
     ClaimedTask,
     ErrorInfo,
-    Event,
     Explanation,
-    History,
     ItemAnswer,
     Key,
     LeaseAnswer,
@@ -234,51 +232,6 @@ def _attempt(attempt: Attempt) -> AttemptInfo:
         outcome=attempt.outcome,
         error=optional_raw(attempt.error),
     )
-
-
-def history(row: Task) -> History:
-    """Return a task's attempts, and what happened to it in order of time."""
-    run = row.run
-    events: list[tuple[int, Event]] = []
-
-    def tell(at: int, event: str, *, attempt: AttemptInfo | None = None, reason: str | None = None) -> None:
-        number = None if attempt is None else attempt.attempt
-        worker = None if attempt is None else attempt.worker_id
-        told = Event(at=format_instant(at), event=event, attempt=number, worker_id=worker, reason=reason)
-        events.append((at, told))
-
-    tell(row.created_at, "enqueued")
-    shown = attempts(row)
-    leases: list[Attempt | Lease] = [] if run is None else list(run.attempts)
-    if row.lease is not None:
-        leases.append(row.lease)
-    for source, attempt in zip(leases, shown, strict=True):
-        tell(source.claimed_at, "claimed", attempt=attempt)
-        if source.started_at is not None:
-            tell(source.started_at, "started", attempt=attempt)
-        if isinstance(source, Attempt):
-            tell(source.ended_at, source.outcome, attempt=attempt)
-    for at in () if run is None else run.retried_at:
-        tell(at, "retried")
-    if run is not None and run.cancel is not None:
-        tell(run.cancel.at, "cancel_requested", reason=run.cancel.reason)
-    if run is not None and run.finished_at is not None and _untold(row):
-        tell(run.finished_at, row.state.word)
-    events.sort(key=lambda pair: pair[0])
-    return History(
-        task_id=row.id,
-        state=word(row.state),
-        generation=1 if run is None else run.generation,
-        attempts=shown,
-        events=[event for _, event in events],
-        dropped_attempts=0 if run is None else run.dropped_attempts,
-    )
-
-
-def _untold(row: Task) -> bool:
-    """Whether the end of the task is not the end of its last attempt, as when a waiting task is cancelled."""
-    assert row.run is not None
-    return not row.run.attempts or row.run.attempts[-1].outcome != row.state.word
 
 
 def claimed(
