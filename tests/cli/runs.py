@@ -72,7 +72,9 @@ def run(
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
-def run_here(*arguments: str, url: str = NOBODY, stdin: str | None = None, cwd: Path | None = None) -> Ended:
+def run_here(
+    *arguments: str, url: str = NOBODY, stdin: str | None = None, cwd: Path | None = None, **env: str
+) -> Ended:
     """Run `lineshaft ARGUMENTS…` in this process, which is quicker; only for what ends by itself."""
     from typer.testing import CliRunner
 
@@ -82,7 +84,7 @@ def run_here(*arguments: str, url: str = NOBODY, stdin: str | None = None, cwd: 
     os.chdir(cwd or before)
     try:
         ended = CliRunner().invoke(
-            app, list(arguments), env=environment(url), input=stdin, prog_name="lineshaft"
+            app, list(arguments), env=environment(url, **env), input=stdin, prog_name="lineshaft"
         )
     finally:
         os.chdir(before)

@@ -49,6 +49,7 @@ def test_the_story_is_told_to_people(directory: Path) -> None:
     assert ended.err.count("with SIGKILL") == 2
 
 
+@pytest.mark.slow
 def test_one_file_is_enough(tmp_path: Path) -> None:
     (tmp_path / "only").write_text("one\n")
     ended = run("demo", str(tmp_path), "--json")

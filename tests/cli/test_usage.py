@@ -97,20 +97,20 @@ def test_where_nobody_answers_the_message_says_what_to_do(arguments: list[str], 
 
 
 def test_with_json_an_error_is_a_document_on_standard_error() -> None:
-    ended = run("tasks", "list", "--json")
+    ended = run_here("tasks", "list", "--json")
     assert ended.code == ended.error["exit_code"] == ExitCode.UNREACHABLE
     assert ended.error["error"]["type"] == "unreachable"
     assert ended.out == ""
 
 
 def test_an_address_that_is_none_is_refused() -> None:
-    ended = run("tasks", "list", url="not-a-url")
+    ended = run_here("tasks", "list", url="not-a-url")
     assert ended.code == ExitCode.USAGE
     assert "is not an address of a coordinator" in ended.err
 
 
 def test_help_tells_every_exit_code() -> None:
-    ended = run("--help")
+    ended = run_here("--help")
     assert ended.code == ExitCode.OK
     for code in ExitCode:
         assert f" {code.value}  " in ended.out
@@ -124,16 +124,16 @@ def test_every_command_has_help_and_json() -> None:
         "keys": ["create", "list", "revoke"],
     }
     for group, names in groups.items():
-        listed = run(group, "--help").out
+        listed = run_here(group, "--help").out
         for name in names:
             assert f" {name} " in listed
     for name in ("serve", "worker", "enqueue", "demo", "bench", "top", "doctor", "version"):
-        assert "--json" in run(name, "--help").out
+        assert "--json" in run_here(name, "--help").out
 
 
 def test_the_version_is_told_in_two_ways() -> None:
-    assert run("--version").out.startswith("lineshaft 0.")
-    assert set(run("version", "--json").document) == {"lineshaft", "python", "sqlite"}
+    assert run_here("--version").out.startswith("lineshaft 0.")
+    assert set(run_here("version", "--json").document) == {"lineshaft", "python", "sqlite"}
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -42,14 +42,17 @@ async def _measure(session: Session, url: str, tasks: int, connections: int) -> 
     from lineshaft.cli.measuring import Bench
     from lineshaft.sdk.http import HttpTransport
 
+    # Repeated while measuring, since a full coordinator says 429; but not before we know that there is one.
+    at_once = HttpTransport(url, api_key=session.api_key, retry_for=0)
     transport = HttpTransport(url, api_key=session.api_key, retry_for=10)
     try:
-        stats: wire.Stats = await transport.call(wire.CALLS["stats"])
+        stats: wire.Stats = await at_once.call(wire.CALLS["stats"])
         bench = Bench(transport, connections=connections)
         with session.out.progress() as progress:
             figures = await _all(bench, progress, tasks)
         await bench.clean_up()
     finally:
+        await at_once.close()
         await transport.close()
     _show(session, stats, figures)
 

@@ -25,8 +25,8 @@ async def wait_for_end(
 ) -> wire.Task:
     """Return the task once it has ended. Raises Trouble (exit code 5) where `seconds` pass before.
 
-    A coordinator that was there once (`answered` tells that it was before) may go away and come back; one that
-    never answered is an error at once.
+    A coordinator that was there once (`answered` tells that it was before) may go away and come back; one
+    that never answered is an error at once.
     """
     from lineshaft import wire
 
