@@ -199,6 +199,9 @@ class Worker:
         if self._random.random() < 0.2:
             await asyncio.sleep(self._random.choice([0.0, 1.0, 10.0]))
             await self._report_again(op, reported.items[0])
+        elif self._random.random() < 0.1 and isinstance(reported.items[0], OpReply):
+            # The judge knows that this comes too late.
+            await self._tell(c.Fail(task_id=op.task_id, token=op.token, error=b'{"type":"afterthought"}'))
 
     async def _report_again(self, op: c.Op, first: OpReply | LineshaftError) -> None:
         try:
