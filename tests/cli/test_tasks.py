@@ -11,7 +11,7 @@ from pathlib import Path
 from lineshaft.cli.exits import ExitCode
 from lineshaft.cli.processes import free_port
 from tests.cli.conftest import Process
-from tests.cli.runs import Ended, command, environment, run_here, said
+from tests.cli.runs import Ended, command, environment, run, run_here, said
 
 Lineshaft = Callable[..., Ended]
 Start = Callable[..., Process]
@@ -146,6 +146,13 @@ def test_queues_are_stopped_and_started(lineshaft: Lineshaft) -> None:
     lineshaft("queues", "open", "q")
     lineshaft("queues", "resume", "q")
     assert lineshaft("enqueue", "mail", "1", "--queue", "q").code == ExitCode.OK
+
+
+def test_the_shell_is_offered_the_queues_there_are(lineshaft: Lineshaft, coordinator: str) -> None:
+    lineshaft("enqueue", "mail", "1", "--queue", "invoices")
+    asked = {"_LINESHAFT_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": "lineshaft queues pause in"}
+    assert "invoices" in run("queues", url=coordinator, **asked).out
+    assert "invoices" not in run("queues", **asked).out
 
 
 def test_no_worker_is_said_and_an_unknown_one_refused(lineshaft: Lineshaft) -> None:

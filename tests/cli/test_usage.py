@@ -143,6 +143,14 @@ def test_completion_is_emitted(shell: str) -> None:
     assert "_LINESHAFT_COMPLETE" in ended.out
 
 
+def test_completion_is_installed(tmp_path: Path) -> None:
+    ended = run(
+        "--install-completion", "bash", HOME=str(tmp_path), _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1"
+    )
+    assert ended.code == ExitCode.OK
+    assert "_LINESHAFT_COMPLETE" in (tmp_path / ".bash_completions" / "lineshaft.sh").read_text()
+
+
 def test_completion_offers_commands_and_states() -> None:
     def completed(line: str) -> list[str]:
         # As the script that `--show-completion zsh` prints asks for it.

@@ -93,5 +93,5 @@ def _show(session: Session, stats: wire.Stats, figures: list[Figure]) -> None:
         )
         for figure in figures
     ]
-    session.out.table(("measured", "count#", "per second#", "p50 ms#", "p99 ms#", "worst ms#"), rows)
+    session.out.table(("measured~", "count#?", "per second#", "p50 ms#", "p99 ms#", "worst ms#"), rows)
     session.out.note("one Python client on the same machine: a floor, not the limit", style="dim")

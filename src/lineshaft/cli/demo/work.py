@@ -17,6 +17,8 @@ from lineshaft.sdk.http import HttpTransport
 
 CHUNK = 500
 PAGE = 1000
+READERS = 32
+"""Results that are read at once."""
 
 
 class Coordinator:
@@ -80,17 +82,19 @@ class Coordinator:
 
     async def results(self, ids: list[str], step: Callable[[int], None]) -> dict[str, Found]:
         """Read tasks with their results, many at once."""
-        gate = asyncio.Semaphore(32)
+        found: dict[str, Found] = {}
+        left = iter(ids)
 
-        async def read(task_id: str) -> Found:
-            async with gate:
+        async def read() -> None:
+            for task_id in left:
                 task: wire.Task = await self.call("get", id=task_id, timeout=30)
-            step(1)
-            return Found(task.task_id, task.state, _result(task))
+                found[task_id] = Found(task.task_id, task.state, _result(task))
+                step(1)
 
         async with asyncio.TaskGroup() as group:
-            reads = [group.create_task(read(task_id)) for task_id in ids]
-        return {found.task_id: found for found in (task.result() for task in reads)}
+            for _ in range(READERS):
+                group.create_task(read())
+        return found
 
 
 def _body(task_id: str, path: str, pause: float) -> wire.Enqueue:

@@ -1,0 +1,61 @@
+"""What people see: durations, control characters, and tables that fit."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from lineshaft.cli.output import visible
+from lineshaft.cli.spans import between, span
+from lineshaft.cli.tables import make_table
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (None, None),
+        (0, "0 s"),
+        (0.0042, "4 ms"),
+        (1.25, "1.2 s"),
+        (59, "59 s"),
+        (60, "1 min"),
+        (5400, "1.5 h"),
+        (604_800, "7 d"),
+    ],
+)
+def test_durations_are_short(seconds: float | None, shown: str | None) -> None:
+    assert span(seconds) == shown
+
+
+def test_a_duration_needs_both_ends() -> None:
+    assert between("2026-01-02T03:04:05.000Z", "2026-01-02T03:04:06.500Z") == 1.5
+    assert between("2026-01-02T03:04:05.000Z", None) is None
+
+
+def test_control_characters_are_spelled_out() -> None:
+    assert visible("a\x1b[31mred\x07\u202eback\r\n\ttab") == "a\\x1b[31mred\\x07\\u202eback\\x0d\n\ttab"
+
+
+COLUMNS = ("id", "text~", "host?", "count#", "last?")
+ROW = ("id-of-something", "some words that may be broken", "host-1", 12345, "the last")
+
+
+def lines(width: int) -> list[str]:
+    screen = io.StringIO()
+    Console(file=screen, width=width).print(make_table(COLUMNS, [ROW], width=width))
+    return [line.rstrip() for line in screen.getvalue().splitlines()]
+
+
+def test_with_room_a_table_shows_everything_in_one_line() -> None:
+    assert len(lines(100)) == 3
+    assert lines(100)[0].split() == ["id", "text", "host", "count", "last"]
+
+
+def test_without_room_optional_columns_go_from_the_last_and_text_is_broken() -> None:
+    assert lines(52)[0].split() == ["id", "text", "host", "count"]
+    assert lines(40)[0].split() == ["id", "text", "count"]
+    assert len(lines(40)) > 3
+    assert all(len(line) <= 40 for line in lines(40))
+    assert any("id-of-something" in line for line in lines(40))
