@@ -367,3 +367,18 @@ async def test_an_idle_line_is_closed(early: bytes | None) -> None:
             line.writer.write(early)
             assert (await line.answer())[0] == 200
         assert await line.ended()
+
+
+async def test_a_claimer_that_has_sent_more_is_seen_to_leave_too(coordinator: Coordinator) -> None:
+    async with connected(coordinator) as gone:
+        gone.writer.write(post("/_tasks/_claim", b'{"wait": "50s"}') + GET)
+        await parked(coordinator, 1)
+        gone.writer.write(GET)
+    await parked(coordinator, 0)
+
+
+async def test_what_is_sent_while_one_waits_is_answered_in_order(
+    coordinator: Coordinator, line: Line
+) -> None:
+    line.writer.write(post("/_tasks/_claim", b'{"wait": "300ms"}') + GET * 30)
+    assert [(await line.answer())[0] for _ in range(31)] == [204] + [200] * 30

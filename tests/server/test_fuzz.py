@@ -123,7 +123,7 @@ def judge(answer: Answer) -> None:
 
 
 @settings(
-    max_examples=1500, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=800, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(data=st.data())
 def test_any_message_to_any_call(run: Any, data: st.DataObject) -> None:
@@ -165,7 +165,7 @@ def test_any_message_to_any_call(run: Any, data: st.DataObject) -> None:
     judge(run(call.method, path, encoded))
 
 
-@settings(max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     method=st.sampled_from(["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "FOO"]),
     path=st.sampled_from(

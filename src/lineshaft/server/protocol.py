@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _encode = msgspec.json.Encoder().encode
 _LINGER = 1.0
+_PIPELINED = 16
+"""Requests read ahead of the one that is served, where that may take long."""
 _OFFER = re.compile(rb"\r\nupgrade:(?=[ \t]*h2c)", re.IGNORECASE)
 _SESSION_PATH = SESSION_PATH.encode()
 
@@ -101,13 +103,15 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
-        serving, busy = self._serving, self._busy
+        serving, served = self._serving, self._served
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
         for waiting, _ in self.pipeline:
             waiting.disconnected = True
         self.pipeline.clear()
-        if serving is not None and busy:
+        if serving is not None and served is not None and not served.response_complete:
+            served.disconnected = True
+            served.message_event.set()
             serving.cancel()
 
     def eof_received(self) -> bool:  # type: ignore[override]
@@ -129,6 +133,7 @@ class EdgeProtocol(HttpToolsProtocol):
         if self._eof:
             raise ClientGone
         self._minds_leaving = True
+        self.flow.resume_reading()
 
     def leave(self) -> None:
         """End the request being served without an answer."""
@@ -183,6 +188,8 @@ class EdgeProtocol(HttpToolsProtocol):
         if not self.url.startswith(b"/"):
             self._raise(Malformed("the request target must be a path"))
         super().on_headers_complete()
+        if self._minds_leaving and 0 < len(self.pipeline) < _PIPELINED:
+            self.flow.resume_reading()  # else one would not see that the client leaves
 
     def _should_upgrade(self) -> bool:
         path = self.url.partition(b"?")[0]
