@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -101,6 +103,15 @@ def test_with_json_an_error_is_a_document_on_standard_error() -> None:
     assert ended.code == ended.error["exit_code"] == ExitCode.UNREACHABLE
     assert ended.error["error"]["type"] == "unreachable"
     assert ended.out == ""
+
+
+def test_something_else_that_answers_is_told() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        ended = run_here("tasks", "list", url=f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert ended.code == ExitCode.UNREACHABLE
+    assert "is no coordinator (status 501 without an explanation)" in ended.err
 
 
 def test_an_address_that_is_none_is_refused() -> None:

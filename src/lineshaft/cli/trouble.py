@@ -71,6 +71,13 @@ def judge(error: LineshaftError, *, url: str | None = None) -> Verdict:
             reason=f"cannot reach a coordinator{where} ({refused})",
             hint="start one with `lineshaft serve`, or say where it is with --url or LINESHAFT_URL",
         )
+    if _from_somebody_else(error):
+        return Verdict(
+            code=ExitCode.UNREACHABLE,
+            type="not_a_coordinator",
+            reason=f"what answers at {url or 'that address'} is no coordinator ({error.reason})",
+            hint="look at the address (--url, LINESHAFT_URL), and at what stands between",
+        )
     code, hint = _code_and_hint(error)
     return Verdict(
         code=code,
@@ -96,6 +103,15 @@ def _code_and_hint(error: LineshaftError) -> tuple[ExitCode, str | None]:
     if 400 <= error.status < 500 or isinstance(error, _AT_HOME):
         return ExitCode.REFUSED, hint
     return ExitCode.FAILED, hint
+
+
+def _from_somebody_else(error: LineshaftError) -> bool:
+    """Tell whether the answer was not of our protocol: another program's, or a page of a proxy's own."""
+    temporary = isinstance(error, Unavailable)  # a proxy whose coordinator is away
+    return (not temporary and error.reason.endswith(_NOT_OURS)) or "not Lineshaft's protocol" in error.reason
+
+
+_NOT_OURS = "without an explanation"
 
 
 def _connection_error(error: LineshaftError) -> str | None:
