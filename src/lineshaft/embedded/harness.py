@@ -155,7 +155,8 @@ class Harness:
         """Fail unless the task is in `state`; give it."""
         found = await self.task(task)
         if found.state != state:
-            error = f", {bytes(found.error).decode()}" if found.error is not None else ""
+            told = bytes(found.error or b"null").decode()
+            error = "" if told == "null" else f", {told}"
             raise AssertionError(f"task {found.task_id} ({found.name}) is {found.state}, not {state}{error}")
         return found
 

@@ -124,7 +124,7 @@ class Handle(Generic[R]):
     def _outcome(self, seen: Seen) -> R:
         if seen.state == "completed":
             return self._decode(b"null" if isinstance(seen.result, msgspec.UnsetType) else bytes(seen.result))
-        error = msgspec.json.decode(seen.error, type=_Error) if seen.error is not None else _Error()
+        error = msgspec.json.decode(seen.error or b"null", type=_Error | None) or _Error()
         raise TaskFailed(
             f"task {self.task_id} failed with {error.type}: {error.message}",
             task_id=self.task_id,
