@@ -122,9 +122,7 @@ def judge(answer: Answer) -> None:
             assert told["error"]["reason"]
 
 
-@settings(
-    max_examples=800, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=800, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_message_to_any_call(run: Any, data: st.DataObject) -> None:
     call = data.draw(st.sampled_from(SENDABLE))

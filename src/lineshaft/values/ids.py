@@ -28,7 +28,7 @@ def check_task_id(text: str, *, field: str) -> str:
 
 
 def check_name(text: str, *, field: str) -> str:
-    """Return the name (of a task type, a queue): 1 to 128 letters, digits, `. _ - : /`; else raise `Invalid`."""
+    """Return the name (of a type, a queue): 1 to 128 letters, digits, `. _ - : /`; else raise `Invalid`."""
     if is_name(text) is None:
         raise Invalid("a name is 1 to 128 of the letters, digits and . _ - : /", field=field)
     return text

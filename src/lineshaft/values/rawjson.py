@@ -23,7 +23,7 @@ _TO_SQUARE = bytes.maketrans(b"{}", b"[]")
 
 
 def check_json(raw: bytes, *, field: str | None = None, max_depth: int = MAX_DEPTH) -> bytes:
-    """Return `raw` if it is one strict JSON text nested no deeper than `max_depth`, else raise `Malformed`."""
+    """Return `raw` if it is strict JSON nested no deeper than `max_depth`, else raise `Malformed`."""
     screen(raw, field=field, max_depth=max_depth)
     try:
         _skim(raw)
@@ -33,7 +33,7 @@ def check_json(raw: bytes, *, field: str | None = None, max_depth: int = MAX_DEP
 
 
 def screen(raw: bytes, *, field: str | None = None, max_depth: int = MAX_DEPTH) -> None:
-    """Check what a decoder that skips values leaves unseen: encoding, surrogates, depth. Raises `Malformed`."""
+    """Check what decoders that skip values leave unseen: encoding, surrogates, depth; raise `Malformed`."""
     if not raw.isascii():
         try:
             raw.decode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from lineshaft.wire.messages import (
     UNSET,
@@ -203,7 +203,7 @@ class Task(Answer, kw_only=True, omit_defaults=False):
     lease: Seconds | None = None
     retry_policy: RetryPolicyInfo | None = None
     worker_affinity: AffinityInfo | None = None
-    tags: list[str] = []
+    tags: list[str] = field(default_factory=list)
     metadata: OptionalRaw = None
     traceparent: str | None = None
     retention: Seconds | None = None

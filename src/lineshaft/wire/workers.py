@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, TypeAlias
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from lineshaft.wire.messages import (
     UNSET,
@@ -79,7 +79,7 @@ class ClaimedTask(Answer, kw_only=True, omit_defaults=False):
     payload: Raw
     timeout: Seconds | None = None
     metadata: OptionalRaw = None
-    tags: list[str] = []
+    tags: list[str] = field(default_factory=list)
     traceparent: str | None = None
     checkpoint: OptionalRaw = None
     carry: OptionalRaw = None
