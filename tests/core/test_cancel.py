@@ -151,3 +151,19 @@ def test_the_holder_may_cancel_unasked(w: World) -> None:
     w.enqueue(id="t")
     [held] = w.claim()
     assert w.cancel_held(held, "obsolete").state is State.CANCELLED
+
+
+def test_a_cancelled_task_tells_why(w: World) -> None:
+    w.enqueue(id="asked")
+    w.cancel("asked", reason="out of stock")
+    w.enqueue(id="held")
+    [held] = w.claim()
+    w.cancel_held(held, reason="nothing to do")
+    w.enqueue(id="late", expires_in=MINUTE)
+    w.advance(MINUTE)
+    told = [w.get(name).run for name in ("asked", "held", "late")]
+    assert [run.reason for run in told if run is not None] == ["out of stock", "nothing to do", "expired"]
+    w.retry("asked")
+    again = w.get("asked").run
+    assert again is not None
+    assert again.reason is None

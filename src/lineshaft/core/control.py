@@ -173,7 +173,7 @@ def _retry(memory: Memory, tenant: Tenant, task: Task) -> Task:
     run.generation += 1
     run.retried_at = (*run.retried_at, memory.now)[-KEPT_ATTEMPTS:]
     run.attempt = run.lost_leases = 0
-    run.cancel = run.progress = run.error = run.started_at = run.finished_at = None
+    run.cancel = run.reason = run.progress = run.error = run.started_at = run.finished_at = None
     run.prune_at = run.result_expires_at = None
     if run.has_result:
         run.has_result = False

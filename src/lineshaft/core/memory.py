@@ -194,6 +194,7 @@ class Memory:
             run = task.run = Run()
         now = self.now
         run.finished_at = now
+        run.reason = reason
         run.prune_at = now + task.spec.retention
         was = task.state
         self.move(tenant, task, state, reason)

@@ -154,6 +154,8 @@ class Run(msgspec.Struct, gc=False, array_like=True):
     started_at: int | None = None
     finished_at: int | None = None
     error: bytes | None = None
+    reason: str | None = None
+    """Why it ended as it did, where somebody or a rule said so: a cancel's reason, "expired", "timeout"."""
     has_result: bool = False
     result_expires_at: int | None = None
     prune_at: int | None = None

@@ -148,6 +148,7 @@ def _fields(row: Task) -> dict[str, Any]:
             "started_at": optional_instant(run.started_at),
             "finished_at": optional_instant(run.finished_at),
             "worker_id": _worker(row, lease),
+            "reason": run.reason,
             "cancel_requested_at": None if run.cancel is None else format_instant(run.cancel.at),
             "progress": _progress(run.progress),
             "error": optional_raw(run.error),

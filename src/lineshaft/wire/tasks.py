@@ -194,6 +194,8 @@ class Task(Answer, kw_only=True, omit_defaults=False):
     finished_at: Instant | None = None
     expires_at: Instant | None = None
     worker_id: str | None = None
+    reason: str | None = None
+    """Why it ended, where somebody or a rule said so: a cancel's reason, `expired`, `timeout`."""
     cancel_requested_at: Instant | None = None
     progress: ProgressInfo | None = None
     payload: Raw | UnsetType = UNSET
