@@ -57,6 +57,20 @@ def test_a_lost_task_is_found(root: Path) -> None:
     assert proof.missing == [find_files(root).files[0]]
 
 
+def test_a_task_that_is_lost_with_its_file_is_found_too(root: Path) -> None:
+    enqueued = {task_id(path): path for path in find_files(root).files}
+    lost, *found = honest(root)
+    Path(enqueued[lost.task_id]).unlink()
+    assert proven(root, found, enqueued=enqueued, started_ns=0).missing == [enqueued[lost.task_id]]
+
+
+def test_a_file_that_was_never_enqueued_is_found(root: Path) -> None:
+    enqueued = {task_id(path): path for path in find_files(root).files[1:]}
+    proof = proven(root, honest(root)[1:], enqueued=enqueued)
+    assert not proof.holds
+    assert proof.missing == [find_files(root).files[0]]
+
+
 def test_a_task_listed_twice_is_found(root: Path) -> None:
     found = honest(root)
     proof = proven(root, [*found, found[0]])
@@ -99,12 +113,14 @@ def test_files_that_change_come_and_go_meanwhile_are_counted_apart(root: Path) -
 
 
 def test_an_unreadable_file_is_accounted_for_as_that(root: Path) -> None:
-    # For root nothing is unreadable, so the file is a link by the time it is read.
-    found = honest(root)
+    # For root nothing is unreadable; a file that became a link is, for everybody.
+    enqueued = {task_id(path): path for path in find_files(root).files}
     (root / "a").unlink()
     (root / "a").symlink_to("below/b")
-    assert measure_file(str(root / "a")).unreadable is not None
-    assert proven(root, found[1:]).holds
+    found = [Found(key, "completed", measure_file(path)) for key, path in enqueued.items()]
+    assert found[0].result is not None
+    assert found[0].result.unreadable is not None
+    assert prove(enqueued, enqueued.values(), found, started_ns=LATER, step=lambda: None).unreadable == 1
 
 
 def test_links_pipes_and_loops_are_passed_over(root: Path) -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from lineshaft.cli.demo.files import Measurement, measure_file, task_id
 
-CLOCK_STEP = 2_000_000_000
+CLOCK_STEP = 100_000_000
 """Nanoseconds by which file systems' times may lag behind the clock."""
 
 
@@ -85,13 +85,15 @@ def prove(
     results = _by_id(found, proof)
     there = {task_id(path): path for path in walked}
     proof.files = len(there)
-    for key, path in there.items():
-        if key not in results:
-            _no_task(path, proof, started_ns)
+    proof.missing = [path for key, path in enqueued.items() if key not in results]
+    for key in there.keys() - enqueued.keys():
+        _not_enqueued(there[key], proof, started_ns)
     for key, result in results.items():
-        if key in there:
+        if key not in enqueued:
+            proof.unexpected.append(key)
+        elif key in there:
             _compare(there[key], result, proof, started_ns)
-        elif key in enqueued and not os.path.lexists(enqueued[key]):
+        elif _touched_since(enqueued[key], started_ns):
             proof.went += 1
         else:
             proof.unexpected.append(key)
@@ -113,7 +115,7 @@ def _by_id(found: Iterable[Found], proof: Proof) -> dict[str, Measurement | None
     return results
 
 
-def _no_task(path: str, proof: Proof, started_ns: int) -> None:
+def _not_enqueued(path: str, proof: Proof, started_ns: int) -> None:
     if _touched_since(path, started_ns):
         proof.came += 1
     else:
