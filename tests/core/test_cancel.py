@@ -56,6 +56,22 @@ def test_the_worker_is_told_at_once_where_it_listens(w: World) -> None:
     ]
 
 
+def test_a_worker_that_comes_back_is_told_again(w: World) -> None:
+    for name in ("cancelled", "spared"):
+        w.enqueue(id=name)
+    w.claim("a", max=2)
+    w.enqueue(id="prefetched")
+    w.claim("a", start=False)
+    w.cancel("cancelled", "user left")
+    w.directives.clear()
+    assert w.claim("a", max=1) == []
+    assert w.directives == [], "only a hello, which takes nothing, asks for what it has missed"
+    assert w.claim("a", max=0) == []
+    assert [(d.directive, d.task_id, d.reason) for d in w.directives] == [
+        ("cancel", "cancelled", "user left")
+    ]
+
+
 def test_cancel_goes_before_drain_in_the_directive(w: World) -> None:
     w.enqueue(id="t")
     [held] = w.claim("a")

@@ -14,7 +14,7 @@ from lineshaft.core.deadlines import Kind
 from lineshaft.core.fleet import RESERVE_AFTER, Worker
 from lineshaft.core.lanes import Lane, Order, order
 from lineshaft.core.memory import PARKED, Memory, Parked
-from lineshaft.core.replies import Claimed
+from lineshaft.core.replies import Claimed, Directive
 from lineshaft.core.task import Lease, Run, State, Task, lease_token
 from lineshaft.core.tenants import Tenant
 from lineshaft.errors import Invalid
@@ -31,6 +31,8 @@ def claim(memory: Memory, command: Claim, ticket: int) -> Claimed | Parked:
     repeated = _held_of_claim(memory, tenant, command.claim_id)
     if command.holding is not None:
         _release_unknown(memory, tenant, command, keep=repeated)
+    if worker is not None and command.max == 0:
+        _remind(memory, tenant, worker)
     if repeated:
         return _claimed(memory, repeated)
     _take_over_parked(memory, tenant, command.claim_id)
@@ -250,6 +252,31 @@ def _release_unknown(memory: Memory, tenant: Tenant, command: Claim, keep: list[
     for task in list(worker.held.values()):
         if task.seq not in kept and lease_token(task) not in known:
             release(memory, tenant, task)
+
+
+def _remind(memory: Memory, tenant: Tenant, worker: Worker) -> None:
+    """Tell a worker that has come back which of its tasks are to be cancelled; it may not have heard."""
+    for task in worker.held.values():
+        tell_of_cancel(memory, tenant, task)
+
+
+def tell_of_cancel(memory: Memory, tenant: Tenant, task: Task) -> None:
+    """Let whoever runs the task hear at once that it is to be cancelled, if it is."""
+    run, lease = task.run, task.lease
+    if task.state is not State.RUNNING or run is None or run.cancel is None:
+        return
+    if lease is not None and lease.worker_id is not None:
+        memory.directives.append(
+            Directive(
+                tenant=tenant.name,
+                worker_id=lease.worker_id,
+                incarnation=lease.incarnation,
+                directive="cancel",
+                task_id=task.id,
+                token=lease_token(task),
+                reason=run.cancel.reason,
+            )
+        )
 
 
 # -- leasing -----------------------------------------------------------------------------------------

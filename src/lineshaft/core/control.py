@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import msgspec
 
+from lineshaft.core import claims
 from lineshaft.core.batch import Blob
 from lineshaft.core.commands import Cancel, Delete, Filter, Patch, Promote, Retry, Sweep
 from lineshaft.core.enqueue import known
 from lineshaft.core.memory import Memory
-from lineshaft.core.replies import Directive, Found, Swept
-from lineshaft.core.task import KEPT_ATTEMPTS, CancelRequest, Run, Spec, State, Task, lease_token
+from lineshaft.core.replies import Found, Swept
+from lineshaft.core.task import KEPT_ATTEMPTS, CancelRequest, Run, Spec, State, Task
 from lineshaft.core.tenants import Tenant
 from lineshaft.errors import Conflict, QueueClosed
 
@@ -136,30 +137,11 @@ def _cancel(memory: Memory, tenant: Tenant, task: Task, reason: str | None) -> N
         run.cancel = CancelRequest(memory.now, reason)
         memory.ledger.rows[task.seq] = task
     if task.state is State.RUNNING:
-        _tell_worker(memory, tenant, task)
+        claims.tell_of_cancel(memory, tenant, task)
         return
     if run.lease is not None:
         memory.end_lease(tenant, task, "cancelled")
     memory.finish(tenant, task, State.CANCELLED, run.cancel.reason)
-
-
-def _tell_worker(memory: Memory, tenant: Tenant, task: Task) -> None:
-    run = task.run
-    assert run is not None
-    assert run.lease is not None
-    assert run.cancel is not None
-    if run.lease.worker_id is not None:
-        memory.directives.append(
-            Directive(
-                tenant=tenant.name,
-                worker_id=run.lease.worker_id,
-                incarnation=run.lease.incarnation,
-                directive="cancel",
-                task_id=task.id,
-                token=lease_token(task),
-                reason=run.cancel.reason,
-            )
-        )
 
 
 def _retry(memory: Memory, tenant: Tenant, task: Task) -> Task:

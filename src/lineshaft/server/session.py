@@ -15,7 +15,7 @@ import msgspec
 from uvicorn.protocols.utils import ClientDisconnected
 
 from lineshaft.core import commands
-from lineshaft.core.replies import Directive
+from lineshaft.core.replies import Claimed, Directive
 from lineshaft.errors import Invalid, LineshaftError, Malformed, Retryable
 from lineshaft.server.calls import Calls
 from lineshaft.server.endpoints import Endpoint
@@ -86,6 +86,8 @@ class Session:
         self._shrunk = asyncio.Event()
         """The credit is less than a claim under way may have counted on."""
         self._busy: set[asyncio.Task[None]] = set()
+        self._greeted = asyncio.Event()
+        """The worker has been welcomed; what is told it goes out after that."""
 
     def negotiate(self, scope: MutableMapping[str, Any]) -> None:
         """Raise `Malformed` unless the client speaks our subprotocol."""
@@ -98,10 +100,11 @@ class Session:
         await self._send_event({"type": "websocket.accept", "subprotocol": SUBPROTOCOL})
         pusher: asyncio.Task[None] | None = None
         try:
-            async with asyncio.timeout(_HELLO_WITHIN):
-                if not await self._welcome(await self._next()):
-                    raise ClientDisconnected
+            # From before the hello on, whose claim tells again what was asked for while the line was down.
             with self._calls.engine.directives(self._is_for_us, self._push_directive):
+                async with asyncio.timeout(_HELLO_WITHIN):
+                    if not await self._welcome(await self._next()):
+                        raise ClientDisconnected
                 pusher = asyncio.create_task(self._push())
                 while True:
                     await self._handle(await self._next())
@@ -129,7 +132,7 @@ class Session:
             return False
         try:
             self._hello = _hello.read(_body(envelope))
-            held = await self._held()
+            reply, held = await self._held()
         except LineshaftError as error:
             await self._refuse(envelope.id, error)
             await self.hang_up(1013 if isinstance(error, Retryable) else 1008)
@@ -139,20 +142,24 @@ class Session:
         welcome = Welcome(
             kept=[token for token in holding if token in held],
             lost=[token for token in holding if token not in held],
+            position=reply.position,
         )
         await self._say("welcome", welcome, re=envelope.id)
+        self._greeted.set()
+        if reply.directive == "drain":
+            await self._say("directive", PushedDirective(directive="drain"))
         return True
 
-    async def _held(self) -> list[str]:
+    async def _held(self) -> tuple[Claimed, list[str]]:
         """Return the tokens that the worker holds; what it holds and does not know of is released before.
 
         Where it does not say what it knows of, nothing is released, and names stand for the tokens.
         """
         holding = self._hello.holding
-        reply = await self._calls.engine.submit(self._claim(0, holding=holding))
+        reply: Claimed = await self._calls.engine.submit(self._claim(0, holding=holding))
         if holding is None:
-            return [f"unknown {number}" for number in range(await self._count_held())]
-        return list(reply.held)
+            return reply, [f"unknown {number}" for number in range(await self._count_held())]
+        return reply, list(reply.held)
 
     def _claim(self, most: int, *, holding: list[str] | None = None) -> commands.Claim:
         hello = self._hello
@@ -180,7 +187,7 @@ class Session:
         try:
             envelope: Envelope = _envelope.read(data)
         except LineshaftError as error:
-            await self._refuse(None, error)
+            await self._refuse(_id_of(data) if isinstance(error, Invalid) else None, error)
             return None
         return envelope
 
@@ -225,7 +232,7 @@ class Session:
             report = self._report.read_body(_as_report(envelope), "application/json")
             reported = await self._calls.report(self._identity, report)
             self._settle(report, reported)
-            return envelope.type, reported.items[0]
+            return envelope.type, msgspec.structs.replace(reported.items[0], position=reported.position)
         raise Invalid("expected hello, credit, report or what a report's item may be", field="type")
 
     def _settle(self, report: Report, reported: Reported) -> None:
@@ -321,9 +328,13 @@ class Session:
             lease_token=directive.token,
             reason=directive.reason,
         )
-        task = asyncio.create_task(self._say("directive", pushed))
+        task = asyncio.create_task(self._tell(pushed))
         self._busy.add(task)
         task.add_done_callback(self._busy.discard)
+
+    async def _tell(self, directive: PushedDirective) -> None:
+        await self._greeted.wait()
+        await self._say("directive", directive)
 
     async def _refuse(self, re: MessageId | None, error: LineshaftError) -> None:
         retry_after = (error.retry_after or 1.0) if isinstance(error, Retryable) else None
@@ -332,6 +343,18 @@ class Session:
     async def _say(self, type: str, body: msgspec.Struct, *, re: MessageId | None = None) -> None:
         envelope = Envelope(type=type, re=re, body=Raw(_encode(body)))
         await self._send_event({"type": "websocket.send", "text": _encode(envelope).decode()})
+
+
+class _Named(msgspec.Struct):
+    id: MessageId | None = None
+
+
+def _id_of(data: bytes) -> MessageId | None:
+    """Return the id of a message that is no envelope, where it has one that can be read."""
+    try:
+        return msgspec.json.decode(data, type=_Named).id
+    except msgspec.DecodeError:
+        return None
 
 
 def _body(envelope: Envelope) -> bytes:

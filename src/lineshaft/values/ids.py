@@ -7,8 +7,10 @@ from collections.abc import Callable
 
 from lineshaft.errors import Invalid
 
-_TASK_ID = re.compile(r"[A-Za-z0-9.\-:/@+=][A-Za-z0-9._\-:/@+=]{0,255}")
-_NAME = re.compile(r"[A-Za-z0-9._\-:/]{1,128}")
+TASK_ID_PATTERN = r"[A-Za-z0-9.\-:/@+=][A-Za-z0-9._\-:/@+=]{0,255}"
+NAME_PATTERN = r"[A-Za-z0-9._\-:/]{1,128}"
+_TASK_ID = re.compile(TASK_ID_PATTERN)
+_NAME = re.compile(NAME_PATTERN)
 _RANDOM_BITS = 56
 
 is_task_id = _TASK_ID.fullmatch

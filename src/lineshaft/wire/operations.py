@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from lineshaft.wire.messages import Answer, Instant, OptionalRaw, Request, Seconds
+from lineshaft.wire.grammar import Reserved
+from lineshaft.wire.messages import Answer, Instant, Request, Seconds
 
 Scope = Literal["enqueue", "work", "read", "admin"]
 
@@ -23,8 +24,8 @@ class PutQueue(Request, kw_only=True):
 
     paused: bool | None = None
     closed: bool | None = None
-    limits: OptionalRaw = None
-    weight: OptionalRaw = None
+    limits: Reserved = None
+    weight: Reserved = None
 
 
 class Queue(Answer, kw_only=True):

@@ -11,7 +11,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from lineshaft.wire.messages import UNSET, Answer, Directive, Duration, Raw, Request, UnsetType
+from lineshaft.wire.grammar import LeaseSpan, Names
+from lineshaft.wire.messages import UNSET, Answer, Directive, Raw, Request, UnsetType
 from lineshaft.wire.workers import ClaimedTask, Worker
 
 SUBPROTOCOL = "lineshaft.v1"
@@ -33,9 +34,9 @@ class Hello(Request, kw_only=True):
 
     worker: Worker
     holding: list[str] | None = None
-    queues: list[str] | None = None
-    names: list[str] | None = None
-    lease: Duration | None = None
+    queues: Names | None = None
+    names: Names | None = None
+    lease: LeaseSpan | None = None
     start: bool | None = None
 
 
@@ -44,6 +45,7 @@ class Welcome(Answer, kw_only=True):
 
     kept: list[str]
     lost: list[str]
+    position: int = 0
 
 
 class Credit(Request, kw_only=True):

@@ -6,13 +6,13 @@ from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, field
 
+from lineshaft.wire.grammar import Label, LeaseSpan, Name, Reserved, Span, Tags, TaskId, Text, Timeout, Wait
 from lineshaft.wire.messages import (
     UNSET,
     Amount,
     Answer,
     Batch,
     Count,
-    Duration,
     Instant,
     OptionalRaw,
     Priority,
@@ -30,16 +30,16 @@ class RetryPolicy(Request, kw_only=True):
     """How long to wait before the next attempt; all optional."""
 
     backoff: Literal["exponential", "linear", "fixed"] | None = None
-    base: Duration | None = None
+    base: Span | None = None
     factor: Annotated[float, Meta(ge=0, le=1000)] | None = None
-    cap: Duration | None = None
+    cap: Span | None = None
     jitter: Annotated[float, Meta(ge=0, le=1)] | None = None
 
 
 class WorkerAffinity(Request, kw_only=True):
     """What a worker must declare to be given the task."""
 
-    capability: list[str] | None = None
+    capability: list[Name] | None = None
     resources: dict[str, Amount] | None = None
 
 
@@ -49,33 +49,33 @@ class Enqueue(Request, kw_only=True):
     `unique`, `group`, `limits` and `depends_on` are reserved: 422 `not_supported` where they are given.
     """
 
-    name: str
+    name: Name
     payload: Raw | UnsetType = UNSET
-    task_id: str | None = None
-    queue: str | None = None
+    task_id: TaskId | None = None
+    queue: Name | None = None
     priority: Priority | None = None
     run_at: Instant | None = None
-    delay: Duration | None = None
+    delay: Span | None = None
     expires_at: Instant | None = None
-    timeout: Duration | None = None
-    lease: Duration | None = None
+    timeout: Timeout | None = None
+    lease: LeaseSpan | None = None
     max_retries: Count | None = None
     retry_policy: RetryPolicy | None = None
     worker_affinity: WorkerAffinity | None = None
-    tags: list[str] | None = None
+    tags: Tags | None = None
     metadata: OptionalRaw = None
-    retention: Duration | None = None
-    result_ttl: Duration | None = None
-    unique: OptionalRaw = None
-    group: OptionalRaw = None
-    limits: OptionalRaw = None
-    depends_on: OptionalRaw = None
+    retention: Span | None = None
+    result_ttl: Span | None = None
+    unique: Reserved = None
+    group: Reserved = None
+    limits: Reserved = None
+    depends_on: Reserved = None
 
 
 class EnqueueQuery(Request, kw_only=True):
     """`wait` until the task ends; `conflict=error` for 409 where the id exists with another body."""
 
-    wait: Duration | None = None
+    wait: Wait | None = None
     conflict: Literal["error"] | None = None
 
 
@@ -127,7 +127,7 @@ class Progress(Request, kw_only=True):
 
     done: int | float
     total: int | float | None = None
-    message: str | None = None
+    message: Text | None = None
 
 
 class RetryPolicyInfo(Answer, kw_only=True):
@@ -226,7 +226,7 @@ class ChangedTask(Task, kw_only=True):
 class GetQuery(Request, kw_only=True):
     """`wait` until the task ends (or time is up: the task as it stands)."""
 
-    wait: Duration | None = None
+    wait: Wait | None = None
     min_position: Count | None = None
 
 
@@ -244,7 +244,7 @@ class Filter(Request, kw_only=True):
     state: Words | None = None
     name: Words | None = None
     tag: Words | None = None
-    q: str | None = None
+    q: Label | None = None
 
 
 class Search(Filter, kw_only=True):
@@ -268,17 +268,17 @@ class Patch(Request, kw_only=True):
     """What to change of a task that has not started. `null` is a payload; nothing else may be null."""
 
     priority: Priority | UnsetType = UNSET
-    queue: str | UnsetType = UNSET
+    queue: Name | UnsetType = UNSET
     run_at: Instant | UnsetType = UNSET
     payload: Raw | UnsetType = UNSET
-    tags: list[str] | UnsetType = UNSET
+    tags: Tags | UnsetType = UNSET
 
 
 class Cancel(Request, kw_only=True):
     """Cancel a task; with `lease_token` it is its holder's own outcome."""
 
     lease_token: str | None = None
-    reason: str | None = None
+    reason: Text | None = None
 
 
 class Nothing(Request, kw_only=True):
@@ -289,7 +289,7 @@ class Sweep(Filter, kw_only=True):
     """A verb for many tasks: the filter's fields, or all of them inside `filter`."""
 
     filter: Filter | None = None
-    reason: str | None = None
+    reason: Text | None = None
     dry_run: bool | None = None
 
 
@@ -301,7 +301,7 @@ class SweepQuery(Request, kw_only=True):
     state: str | None = None
     name: str | None = None
     tag: str | None = None
-    q: str | None = None
+    q: Label | None = None
 
 
 class Swept(Answer, kw_only=True):
@@ -355,7 +355,7 @@ class ChangesQuery(Request, kw_only=True):
     """Follow from cursor `after`, waiting up to `wait` for the next change."""
 
     after: str | None = None
-    wait: Duration | None = None
+    wait: Wait | None = None
     limit: Batch | None = None
 
 

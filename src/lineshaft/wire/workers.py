@@ -6,13 +6,13 @@ from typing import Annotated, TypeAlias
 
 from msgspec import Meta, field
 
+from lineshaft.wire.grammar import Identifier, Label, LeaseSpan, Name, Names, Span, Text, Wait
 from lineshaft.wire.messages import (
     UNSET,
     Amount,
     Answer,
     Batch,
     Directive,
-    Duration,
     ErrorInfo,
     Instant,
     OptionalRaw,
@@ -28,26 +28,26 @@ from lineshaft.wire.tasks import Progress, TaskError
 class Worker(Request, kw_only=True):
     """Who claims, and what it has. `incarnation` is new with every start of the process."""
 
-    id: str
-    incarnation: str | None = None
-    name: str | None = None
-    version: str | None = None
-    capabilities: list[str] | None = None
+    id: Identifier
+    incarnation: Identifier | None = None
+    name: Label | None = None
+    version: Label | None = None
+    capabilities: list[Name] | None = None
     resources: dict[str, Amount] | None = None
-    host: str | None = None
+    host: Label | None = None
     pid: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
 
 
 class Claim(Request, kw_only=True):
     """Ask for up to `max` tasks of the queues or names (any where neither is given), waiting up to `wait`."""
 
-    claim_id: str | None = None
+    claim_id: Identifier | None = None
     worker: Worker | None = None
-    queues: list[str] | None = None
-    names: list[str] | None = None
+    queues: Names | None = None
+    names: Names | None = None
     max: Batch | None = None
-    wait: Duration | None = None
-    lease: Duration | None = None
+    wait: Wait | None = None
+    lease: LeaseSpan | None = None
     start: bool | None = None
     holding: list[str] | None = None
 
@@ -55,12 +55,12 @@ class Claim(Request, kw_only=True):
 class ClaimQuery(Request, kw_only=True):
     """The scalars of a claim; `queues` and `names` with commas between."""
 
-    claim_id: str | None = None
+    claim_id: Identifier | None = None
     queues: str | None = None
     names: str | None = None
     max: Batch | None = None
-    wait: Duration | None = None
-    lease: Duration | None = None
+    wait: Wait | None = None
+    lease: LeaseSpan | None = None
     start: bool | None = None
 
 
@@ -125,7 +125,7 @@ class Complete(Request, kw_only=True):
     lease_token: str
     result: Raw | UnsetType = UNSET
     carry: Raw | UnsetType = UNSET
-    result_ttl: Duration | None = None
+    result_ttl: Span | None = None
 
 
 class Fail(Request, kw_only=True):
@@ -134,7 +134,7 @@ class Fail(Request, kw_only=True):
     lease_token: str
     error: TaskError | None = None
     retry: bool | None = None
-    retry_after: Duration | None = None
+    retry_after: Span | None = None
 
 
 class Release(Request, kw_only=True):
@@ -147,7 +147,7 @@ class Snooze(Request, kw_only=True, rename={"for_": "for"}):
     """Run it again after `for_` (on the wire: `for`); no attempt is burned."""
 
     lease_token: str
-    for_: Duration
+    for_: Span
 
 
 class OutcomeAnswer(Answer, kw_only=True):
@@ -183,7 +183,7 @@ class CompleteItem(ReportItem, kw_only=True, tag="complete", tag_field="op"):
 
     result: Raw | UnsetType = UNSET
     carry: Raw | UnsetType = UNSET
-    result_ttl: Duration | None = None
+    result_ttl: Span | None = None
 
 
 class FailItem(ReportItem, kw_only=True, tag="fail", tag_field="op"):
@@ -191,7 +191,7 @@ class FailItem(ReportItem, kw_only=True, tag="fail", tag_field="op"):
 
     error: TaskError | None = None
     retry: bool | None = None
-    retry_after: Duration | None = None
+    retry_after: Span | None = None
 
 
 class ReleaseItem(ReportItem, kw_only=True, tag="release", tag_field="op"):
@@ -201,13 +201,13 @@ class ReleaseItem(ReportItem, kw_only=True, tag="release", tag_field="op"):
 class SnoozeItem(ReportItem, kw_only=True, tag="snooze", tag_field="op", rename={"for_": "for"}):
     """See `Snooze`."""
 
-    for_: Duration
+    for_: Span
 
 
 class CancelItem(ReportItem, kw_only=True, tag="cancel", tag_field="op"):
     """The holder's own outcome: cancelled."""
 
-    reason: str | None = None
+    reason: Text | None = None
 
 
 Item: TypeAlias = StartItem | HeartbeatItem | CompleteItem | FailItem | ReleaseItem | SnoozeItem | CancelItem
@@ -221,9 +221,13 @@ class Report(Request, kw_only=True):
 
 
 class ItemAnswer(Answer, kw_only=True):
-    """What became of one item: `status` 200, or that of its error. `lease_ttl` for start and heartbeat."""
+    """What became of one item: `status` 200, or that of its error. `lease_ttl` for start and heartbeat.
+
+    `position` only where the item was a message of its own (a session's); else beside `items`.
+    """
 
     status: int
+    position: int | None = None
     state: StateWord | None = None
     run_at: Instant | None = None
     lease_ttl: Seconds | None = None
