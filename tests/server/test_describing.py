@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from lineshaft.engine.metrics import Metrics
 from lineshaft.wire import CALLS
 from tests.server.asgi import Edge
 
@@ -40,6 +41,23 @@ async def test_openapi_describes_every_call_and_every_reference_leads_somewhere(
     assert len(identifiers) == len(set(identifiers))
 
 
+async def test_openapi_says_how_fields_are_spelled_and_what_is_reserved(edge: Edge) -> None:
+    described = (await edge.send("GET", "/openapi.json")).json
+    task = described["components"]["schemas"]["Enqueue"]["properties"]
+    assert re.fullmatch(task["name"]["pattern"], "mail") and not re.fullmatch(task["name"]["pattern"], "a b")
+    for field in ("unique", "group", "limits", "depends_on"):
+        assert "not supported" in task[field]["description"] and task[field]["const"] is None
+    assert "1 s to 24 h" in task["lease"]["anyOf"][0]["description"]
+    claim = described["components"]["schemas"]["Claim"]["properties"]
+    assert claim["queues"]["anyOf"][0]["minItems"] == 1
+    [id, *_] = described["paths"]["/_tasks/{id}"]["get"]["parameters"]
+    assert re.fullmatch(id["schema"]["pattern"], "a/b") and not re.fullmatch(id["schema"]["pattern"], "_a")
+    followed = described["paths"]["/_tasks/_changes"]["get"]["responses"]["200"]["content"]
+    assert set(followed) == {"application/json", "text/event-stream"}
+    assert "101" in described["paths"]["/_tasks/_session"]["get"]["responses"]
+    assert "431" in described["components"]["responses"]["Error"]["description"]
+
+
 async def test_openapi_says_what_the_structs_say(edge: Edge) -> None:
     schemas = (await edge.send("GET", "/openapi.json")).json["components"]["schemas"]
     assert schemas["Enqueue"]["required"] == ["name"]
@@ -62,6 +80,8 @@ async def test_metrics_are_what_prometheus_reads(edge: Edge) -> None:
     assert len(families) == len(set(families))
     for line in lines:
         assert line.startswith(("# HELP ", "# TYPE ")) or SAMPLE.fullmatch(line), line
+    for field in Metrics.__struct_fields__:
+        assert field == "shard" or any(line.startswith(f"lineshaft_shard_{field}") for line in lines), field
     for line in (
         'lineshaft_tasks{queue="q",state="running"} 1',
         'lineshaft_http_responses_total{status="404"} 1',

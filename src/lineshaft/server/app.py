@@ -110,9 +110,8 @@ class Application:
         message = endpoint.read_body(body, media)
         query = endpoint.read_query(scope["query_string"])
         if endpoint.call.name == "changes" and headers.wants_events and scope["method"] == "GET":
-            query.after = headers.last_event_id or query.after
             with self._wait():
-                await stream_changes(self._calls, identity, query, send)
+                await self._stream(identity, query, headers.last_event_id, send)
             return None
         protocol = scope.get("lineshaft.protocol")
         waits = endpoint.waits(query, message)
@@ -132,6 +131,15 @@ class Application:
             raise ClientGone
         return _response(endpoint, query, answer)
 
+    async def _stream(self, identity: Identity, query: Any, last_event_id: str | None, send: Send) -> None:
+        query.after = last_event_id or query.after
+        try:
+            await stream_changes(self._calls, identity, query, send)
+        except LineshaftError as error:
+            if last_event_id and error.field == "after":
+                error.field = "Last-Event-ID"
+            raise
+
     def _screened(self, scope: Scope) -> Headers:
         headers = Headers(scope["headers"])
         if headers.host is None:
@@ -149,7 +157,9 @@ class Application:
         if not raw_path.isascii():
             raise Malformed("a path must be percent-encoded")
         path = raw_path.decode()
-        if path == SESSION_PATH and scope["method"] == "GET":
+        if path == SESSION_PATH:
+            if scope["method"] != "GET":
+                raise NoSuchMethod(f"{SESSION_PATH} does not take {scope['method']}", ["GET"])
             raise Malformed("the push session needs a WebSocket handshake")
         call, id = self._router.match(scope["method"], path)
         return self._endpoints[call.name], id

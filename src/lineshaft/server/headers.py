@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from lineshaft.errors import Malformed, UnsupportedMediaType
@@ -56,7 +57,8 @@ class Headers:
     @property
     def wants_events(self) -> bool:
         """Whether the client takes Server-Sent Events."""
-        return b"text/event-stream" in self._values.get(b"accept", b"").lower()
+        accept = self._values.get(b"accept", b"").lower()
+        return b"text/event-stream" in accept and any(map(_takes_events, accept.split(b",")))
 
     @property
     def announces_body(self) -> bool:
@@ -82,6 +84,13 @@ class Headers:
         return None if value is None else value.decode("latin-1")
 
 
+def _takes_events(media_range: bytes) -> bool:
+    media, *parameters = [part.strip() for part in media_range.split(b";")]
+    refused = any(_ZERO.fullmatch(parameter) for parameter in parameters)
+    return media == b"text/event-stream" and not refused
+
+
+_ZERO = re.compile(rb"q\s*=\s*0(\.0*)?")
 _MEDIA = {b"application/json": JSON, b"application/x-ndjson": NDJSON}
 
 

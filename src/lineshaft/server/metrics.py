@@ -15,12 +15,23 @@ _SHARD_COUNTERS = {
     "commits": "Commits made.",
     "commit_retries": "Commits sent again because their outcome was unknown.",
     "committed_rows": "Rows committed.",
+    "look_ups": "Reads of rows that commands needed and memory had not.",
+    "looked_up_keys": "Rows asked for in them.",
     "refused": "Commands refused because too much was pending.",
     "given_up": "Replies that were not durable in time.",
     "stalls": "Times that the store did not answer for long.",
     "fences": "Times that another owner took the shard.",
+    "rejections": "Batches that the store rejected for good.",
+    "bisects": "Rejected batches that were taken apart to find the culprit.",
     "loads": "Times that the shard was loaded.",
     "pruned": "Finished tasks pruned.",
+}
+_SHARD_GAUGES = {
+    "pending_commands": "Commands accepted and not yet durable.",
+    "pending_bytes": "Bytes accepted and not yet durable.",
+    "parked": "Requests parked: claims without a task, and those that wait for a result.",
+    "position": "The last commit in memory.",
+    "durable": "The last commit that is known to be durable.",
 }
 _OPEN = (State.SCHEDULED, State.WAITING, State.QUEUED, State.CLAIMED, State.RUNNING)
 
@@ -89,11 +100,12 @@ def render(
 
 
 def _shards(page: _Page, shards: list[ShardMetrics]) -> None:
-    for field, about in _SHARD_COUNTERS.items():
-        samples: list[tuple[dict[str, str], float]] = [
-            ({"shard": str(shard.shard)}, getattr(shard, field)) for shard in shards
-        ]
-        page.family(f"lineshaft_shard_{field}_total", "counter", about, samples)
+    for kind, suffix, fields in (("counter", "_total", _SHARD_COUNTERS), ("gauge", "", _SHARD_GAUGES)):
+        for field, about in fields.items():
+            samples: list[tuple[dict[str, str], float]] = [
+                ({"shard": str(shard.shard)}, getattr(shard, field)) for shard in shards
+            ]
+            page.family(f"lineshaft_shard_{field}{suffix}", kind, about, samples)
     for field, about in (
         ("commit_seconds", "How long commits took."),
         ("batch_commands", "Commands in a commit."),

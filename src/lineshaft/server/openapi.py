@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from lineshaft.wire import SESSION_PATH, SUBPROTOCOL, Call, Enqueue, ErrorBody
+from lineshaft.wire.grammar import Identifier, Name, TaskId
 from lineshaft.wire.messages import Raw
 
 _ERRORS = (400, 401, 403, 404, 405, 408, 409, 410, 413, 415, 421, 422, 429, 431, 503)
@@ -125,12 +126,19 @@ def _may_be_empty(body: Any) -> bool:
 def _parameters(call: Call) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     if "{id}" in call.path:
-        found.append({"name": "id", "in": "path", "required": True, "schema": {"type": "string"}})
+        found.append({"name": "id", "in": "path", "required": True, "schema": _parameter_schema(call.path)})
     if call.query is not None:
         for field in msgspec.structs.fields(call.query):
             schema, _ = msgspec.json.schema_components([field.type], ref_template=_REFERENCE)
             found.append({"name": field.encode_name, "in": "query", "schema": _without_null(dict(schema[0]))})
     return found
+
+
+def _parameter_schema(path: str) -> dict[str, Any]:
+    for start, kind in (("/_tasks/", TaskId), ("/_queues/", Name), ("/_workers/", Identifier)):
+        if path.startswith(start):
+            return _schema(kind)
+    return {"type": "string"}
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
@@ -159,4 +167,7 @@ def _content(call: Call) -> dict[str, Any]:
     schema = _schema(call.answer)
     if call.variant is not None:
         schema = {"anyOf": [schema, _schema(call.variant)]}
-    return {media: {"schema": schema}}
+    content = {media: {"schema": schema}}
+    if call.stream is not None:
+        content[call.stream] = {"schema": {"type": "string", "description": "each `data:` is one change"}}
+    return content

@@ -150,6 +150,7 @@ def _config(application: Application, settings: ServerSettings) -> uvicorn.Confi
         loop="asyncio",
         lifespan="off",
         log_config=None,
+        log_level="warning",  # what it says of its own life would stand beside our startup line
         access_log=False,
         server_header=False,
         proxy_headers=False,

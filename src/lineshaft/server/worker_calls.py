@@ -85,6 +85,8 @@ class WorkerCalls(Calling):
         wait = intake.wait(claim.wait)
         if claim.holding is not None and len(claim.holding) > MAX_HOLDING:
             raise Invalid(f"at most {MAX_HOLDING} lease tokens", field="holding")
+        if claim.holding is not None and claim.worker is None:
+            raise Invalid("`holding` needs a worker with an id", field="worker")
         return commands.Claim(
             tenant=identity.tenant,
             max=1 if claim.max is None else claim.max,
@@ -163,11 +165,11 @@ class WorkerCalls(Calling):
         The claim parks only where there is nothing to acknowledge.
         """
         if body.claim is not None and not body.items:
-            claimed = await self.lease(identity, self.claim_command(identity, body.claim))
+            claimed = await self.lease(identity, self._claim_of_report(identity, body.claim))
             return Reported(
                 items=[], tasks=claimed.tasks, position=claimed.position, directive=claimed.directive
             )
-        claim = None if body.claim is None else self.claim_command(identity, body.claim, park=False)
+        claim = None if body.claim is None else self._claim_of_report(identity, body.claim, park=False)
         ops = [self._op_or_error(item) for item in body.items]
         good = tuple(op for op in ops if not isinstance(op, LineshaftError))
         handle = self.engine.submit(commands.Report(tenant=identity.tenant, items=good, claim=claim))
@@ -184,6 +186,13 @@ class WorkerCalls(Calling):
             position=reply.position,
             directive=views.directive(reply.directive),
         )
+
+    def _claim_of_report(self, identity: Identity, claim: Claim, *, park: bool = True) -> commands.Claim:
+        try:
+            return self.claim_command(identity, claim, park=park)
+        except LineshaftError as error:
+            error.field = "claim" if error.field is None else f"claim.{error.field}"
+            raise
 
     def _op_or_error(self, item: Item | LineshaftError) -> commands.Op | LineshaftError:
         if isinstance(item, LineshaftError):

@@ -33,6 +33,8 @@ class Call(Struct, frozen=True, kw_only=True):
     """The statuses of success."""
     media: str = "application/json"
     """The content type of the answer."""
+    stream: str | None = None
+    """Another content type, of which the answer is a stream; given to who asks for it by `Accept`."""
 
 
 def _bulk(verb: str, does: str) -> Call:
@@ -207,6 +209,7 @@ TASKS = (
         path="/_tasks/_changes",
         query=tasks.ChangesQuery,
         answer=tasks.Changes,
+        stream="text/event-stream",
         scope="read",
         does="Follow state changes, by long poll or (Accept: text/event-stream) as Server-Sent Events.",
     ),
