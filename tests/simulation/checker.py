@@ -178,6 +178,8 @@ class Checker(Stored):
             )
 
     def _ended(self, life: Life, position: int, fence: int) -> bool:
+        if life.deleted_at is not None and life.deleted_at <= position:
+            return True
         version = life.version(position)
         run = None if version is None else version.run
         return run is not None and (run.dropped_attempts > 0 or any(a.fence == fence for a in run.attempts))
@@ -203,8 +205,8 @@ class Checker(Stored):
 
     def _is_not_lost(self, seq: int, rows: dict[int, Task]) -> None:
         life = self.lives[seq]
-        if seq in rows or (life.tenant, life.id, "delete") in self.sent:
-            return
+        if seq in rows or life.deleted_at is not None:
+            return  # whether it might be deleted was judged when it was
         run = life.versions[-1].run
         pruned = (
             run is not None and run.prune_at is not None and run.prune_at <= max(self.pruned_before, self.now)
