@@ -54,6 +54,7 @@ WRONG_WORK = [
     (["json:dumps"], "not a lineshaft.App"),
     (["--exec", "no-such-program --x"], "there is no program 'no-such-program'"),
     (["--exec", "'unclosed"], "No closing quotation"),
+    (["--exec", "cat", "--name", "bad name"], "a name is 1 to 128 of"),
 ]
 
 

@@ -55,9 +55,11 @@ def parse_program(text: str) -> list[str]:
 class ProgramExecutor:
     """Executes every attempt by running the program; takes the place of the SDK's executor in a worker."""
 
-    def __init__(self, argv: Sequence[str], *, url: str) -> None:
+    def __init__(self, argv: Sequence[str], *, url: str, names: list[str] | None = None) -> None:
         self._argv = tuple(argv)
         self._url = url
+        self.names = names
+        """The types of tasks that the worker asks for, None for any."""
 
     async def execute(self, name: str, payload: bytes, context: Context) -> Outcome:
         """Run the program once. Where the attempt is interrupted, its processes are gone at the end."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from lineshaft.cli.exits import ExitCode
 from lineshaft.cli.logs import LogLevel, start_logging
 from lineshaft.cli.session import Session
 from lineshaft.cli.trouble import Trouble
+from lineshaft.values.ids import check_name
 
 if TYPE_CHECKING:
     from lineshaft.sdk.client import Client
@@ -237,11 +239,9 @@ async def _supervise(
 async def _run_program(
     session: Session, program: str, names: list[str] | None, settings: WorkerSettings
 ) -> None:
-    from lineshaft.cli.by_name import ByName
     from lineshaft.cli.program import ProgramExecutor, parse_program
     from lineshaft.sdk.client import Client
     from lineshaft.sdk.http import HttpTransport
-    from lineshaft.sdk.transport import Transport
     from lineshaft.sdk.worker import Worker
 
     try:
@@ -249,12 +249,9 @@ async def _run_program(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--exec") from None
 
-    def opener() -> Transport:
-        transport = HttpTransport(session.url, api_key=session.api_key)
-        return ByName(transport, names) if names else transport
-
-    async with Client(opener) as client:
+    names = [checked(partial(check_name, name, field="name"), "--name") for name in names or ()]
+    async with Client(lambda: HttpTransport(session.url, api_key=session.api_key)) as client:
         worker = Worker(client, settings)
-        executor: Any = ProgramExecutor(argv, url=session.url)
+        executor: Any = ProgramExecutor(argv, url=session.url, names=names or None)
         worker.executor = executor
         await worker.run(signals=True)
