@@ -75,6 +75,35 @@ def test_a_small_step_back_never_turns_it_back() -> None:
     assert time.now() == before + 2 * SECOND
 
 
+def test_a_beat_that_does_not_come_is_told_where_one_is_expected() -> None:
+    hands = Hands()
+    time = time_of(hands)
+    hands.pass_time(MINUTE)
+    time.now()
+    assert time.take_step() == 0, "nobody said that time is asked for every second"
+    time.beating = True
+    for _ in range(10):
+        hands.pass_time(SECOND + 400)
+        time.now()
+    assert time.take_step() == 0
+    hands.pass_time(40 * SECOND)
+    assert time.now() == hands.wall
+    assert time.take_step() == 40 * SECOND
+    hands.pass_time(SECOND)
+    time.now()
+    assert time.take_step() == 0
+
+
+@in_world
+async def test_while_leases_are_live_no_beat_fails_to_come(w: World) -> None:
+    await w.enqueue("a")
+    await w.claim()
+    await w.pass_time(29.9)
+    assert (await w.get("a")).task.run.lease is not None
+    await w.pass_time(0.2)
+    assert (await w.get("a")).task.run.lease is None, "the beats are on time, so nothing was missed"
+
+
 def test_a_small_step_forward_is_believed_and_told() -> None:
     hands = Hands()
     time = time_of(hands)

@@ -38,7 +38,7 @@ class Changes:
             return
         self._last = batch.position
         if self._waiting:
-            for tenant in {change.tenant for change in batch.changes}:
+            for tenant in dict.fromkeys(change.tenant for change in batch.changes):
                 self._wake(tenant, batch.position)
 
     def wake_all(self, position: int) -> None:

@@ -176,6 +176,18 @@ class Intake:
             self.internal(Grace(tenant="*", duration=stepped))
         return now
 
+    def expect_beats(self) -> bool:
+        """Ask for the time; return whether it is to be asked again soon, for the sake of live leases."""
+        time, shard = self._time, self.shard
+        if time is None:
+            return False
+        if shard is None:
+            time.beating = False
+            return False
+        self.now()
+        time.beating = shard.open_leases() > 0
+        return time.beating
+
     def _applied(self, handle: Handle, shard: Shard, answer: Any, now: int) -> None:
         position = shard.observed()
         if answer is PARKED:

@@ -31,7 +31,7 @@ from lineshaft.engine.metrics import Metrics
 from lineshaft.engine.ownership import Renewals
 from lineshaft.engine.pruning import Pruning
 from lineshaft.engine.shard_time import ShardTime
-from lineshaft.engine.timers import Deadline, Patience
+from lineshaft.engine.timers import Beat, Deadline, Patience
 from lineshaft.errors import Fenced, LineshaftError
 from lineshaft.store.base import Ownership, Rejected, Store
 from lineshaft.values.instants import format_instant
@@ -94,6 +94,7 @@ class Runner:
         self._housekeeping_planned = False
         self._deadline = Deadline(clock, self._tick)
         self._patience = Patience(clock, self.intake, limits.reply)
+        self._beat = Beat(clock, self.intake)
         self._losses = 0
         self._taken_over_at = -math.inf
         self._time: ShardTime | None = None
@@ -123,6 +124,7 @@ class Runner:
         await self._renewals.stop()
         self._deadline.cancel()
         self._patience.cancel()
+        self._beat.cancel()
         dropped = intake.drop()
         waiting = [*dropped.parked, *dropped.batch, *dropped.later, *self.look_ups.handles]
         intake.fail(waiting, "the coordinator closed before the store had confirmed")
@@ -381,6 +383,7 @@ class Runner:
             due = shard.next_deadline(leases=not self.intake.stalled)
             jumps = 0 if self._time is None else self._time.jumps
             self._deadline.set(due, now=self.intake.now, jumps=jumps)
+            self._beat.keep()
 
     def _has_work(self) -> bool:
         intake = self.intake

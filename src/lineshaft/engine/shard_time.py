@@ -7,7 +7,9 @@ It follows the wall clock, watched against the monotonic one:
 * Where the wall clock is behind what was decided by before, the shard's time goes on at half speed until
   the wall clock has caught up: nothing runs early for long, and no lease is cut short.
 * A step forward is told to the runner, which lets every lease run longer by it: nobody lost that time to
-  work.
+  work. So is the time for which this process stood still (frozen, swapped out, its event loop blocked):
+  workers did speak, but nobody listened. That is seen by a beat that fails to come, while somebody sees to
+  one every second.
 """
 
 from __future__ import annotations
@@ -27,6 +29,9 @@ STANDING = 60.0
 NOTICEABLE = 500
 """A step forward of fewer milliseconds is drift, not a step."""
 
+BEAT = 1.0
+"""Seconds after which time is asked for at the latest, where it is `beating`."""
+
 _LOG = logging.getLogger("lineshaft.engine")
 
 
@@ -42,6 +47,8 @@ class ShardTime:
         self._now = float(self._anchor_wall)
         self._suspect: tuple[float, int] | None = None
         self._stepped = 0
+        self.beating = False
+        """Whether somebody sees to it that time is asked for every `BEAT` seconds."""
         self.jumps = 0
         """How often what was believed of the wall clock has changed at one go."""
 
@@ -63,6 +70,10 @@ class ShardTime:
     def now(self) -> int:
         """Return the shard's present in milliseconds since the epoch."""
         asked = self._clock.monotonic()
+        silent = asked - self._last_asked
+        if self.beating and silent > BEAT + NOTICEABLE / 1000:
+            _LOG.warning("nothing was heard for %.1f s: this process stood still", silent)
+            self._stepped += int(silent * 1000)
         trusted = self._trusted(asked, self._clock.now())
         if trusted >= self._now:
             self._now = float(trusted)
@@ -77,7 +88,7 @@ class ShardTime:
         return int(self._now)
 
     def take_step(self) -> int:
-        """Return and forget by how many milliseconds the wall clock has stepped forward."""
+        """Return and forget the milliseconds that the wall clock leapt over or this process missed."""
         stepped, self._stepped = self._stepped, 0
         return stepped
 

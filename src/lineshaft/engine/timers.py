@@ -1,5 +1,5 @@
-"""What a runner does when time alone has passed: tick the shard, and answer those who have waited long
-enough.
+"""What a runner does when time alone has passed: tick the shard, see that the process did not stand still,
+and answer those who have waited long enough.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from lineshaft.engine.clock import Clock, Timer
 from lineshaft.engine.intake import Intake
+from lineshaft.engine.shard_time import BEAT
 
 
 class Deadline:
@@ -38,6 +39,30 @@ class Deadline:
     def _fire(self) -> None:
         self._timer = self._set_for = None
         self._fire_shard()
+
+
+class Beat:
+    """Asks for the time every `BEAT` seconds while leases are live, so that it is seen when nobody could."""
+
+    def __init__(self, clock: Clock, intake: Intake) -> None:
+        self._clock = clock
+        self._intake = intake
+        self._timer: Timer | None = None
+
+    def keep(self) -> None:
+        """Begin to beat, unless it does already or there is nothing to beat for."""
+        if self._timer is None and self._intake.expect_beats():
+            self._timer = self._clock.call_later(BEAT, self._beat)
+
+    def cancel(self) -> None:
+        """Beat no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _beat(self) -> None:
+        self._timer = None
+        self.keep()
 
 
 class Patience:
