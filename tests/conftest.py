@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from importlib.util import find_spec
 
@@ -19,6 +20,10 @@ COMPONENTS: dict[str, tuple[Callable[[], bool], str]] = {
     "strace": (lambda: shutil.which("strace") is not None, "apt-get install strace"),
     "watchfiles": (lambda: find_spec("watchfiles") is not None, "pip install 'lineshaft[reload]'"),
 }
+
+# A run in the background (`make test &`) begins with Ctrl-C ignored, and so would every process that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # In CI the same examples every time: a red run must be about the change, and found bugs are kept as tests.
 hypothesis.settings.register_profile("local", deadline=None, print_blob=True)
