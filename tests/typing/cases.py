@@ -48,6 +48,12 @@ async def calls() -> None:
     assert_type(await app.enqueue_and_wait(resize, "a.png"), Receipt)
     assert_type(await app.enqueue_and_wait(plain, 1), list[int])
     assert_type(await app.enqueue(count, upto=3), Handle[None])
+    print(await app.enqueue_and_wait(plain, 1), await (await app.enqueue(resize, "a.png")).result())
+    print(app.sync.enqueue_and_wait(send_invoice, 3))
+    handles: list[Handle[object]] = [await app.enqueue(resize, "a.png"), await app.enqueue(count, 3)]
+    await app.enqueue_many([send_invoice.bind(3), resize.bind("a.png"), *(plain.bind(n) for n in range(3))])
+    text: str | None = await app.enqueue_and_wait(send_invoice, invoice_id=3)
+    print(handles, text)
     assert_type(await app.enqueue_many(resize.bind(str(n)) for n in range(3)), list[Handle[Receipt]])
     assert_type(app.handle("x", send_invoice), Handle[str])
     assert_type(app.handle("x"), Handle[Any])

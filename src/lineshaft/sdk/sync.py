@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
 class SyncClient:
@@ -81,10 +82,10 @@ class SyncClient:
         return self._thread.wait_for(call())
 
 
-class SyncHandle(Generic[R]):
+class SyncHandle(Generic[R_co]):
     """A handle whose methods wait; see `Handle`."""
 
-    def __init__(self, handle: Handle[R], client: SyncClient) -> None:
+    def __init__(self, handle: Handle[R_co], client: SyncClient) -> None:
         self._handle = handle
         self._client = client
 
@@ -98,7 +99,7 @@ class SyncHandle(Generic[R]):
         """False where the id already named a task."""
         return self._handle.created
 
-    def result(self, timeout: Duration | None = None) -> R:
+    def result(self, timeout: Duration | None = None) -> R_co:
         """Wait for the result; see `Handle.result`."""
         return self._client.wait_for(lambda: self._handle.result(timeout))
 

@@ -51,7 +51,7 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     result: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 
-class Task(Generic[P, R]):
+class Task(Generic[P, R_co]):
     """Something that can be enqueued; made by `app.task`, changed for one call by `configure`. Calling it
     runs the handler.
     """
@@ -71,7 +71,7 @@ class Task(Generic[P, R]):
         """The task's type, by which workers find the handler."""
         return self.definition.name
 
-    def configure(self, *, wait: Duration | None = None, **options: Unpack[TaskOptions]) -> Task[P, R]:
+    def configure(self, *, wait: Duration | None = None, **options: Unpack[TaskOptions]) -> Task[P, R_co]:
         """Return this task with other options; what is not given stays. `wait` bounds `enqueue_and_wait`.
 
         Raises Invalid, which names the option that is wrong.
@@ -83,7 +83,7 @@ class Task(Generic[P, R]):
         limit = self.wait if wait is None else seconds(wait, "wait")
         return Task(self.definition, fields, wait=limit)
 
-    def bind(self, *args: P.args, **kwargs: P.kwargs) -> Bound[R]:
+    def bind(self, *args: P.args, **kwargs: P.kwargs) -> Bound[R_co]:
         """Bind arguments for `enqueue_many`; WrongArgument names the one that does not fit."""
         return Bound(self, encode_call(self, args, kwargs))
 
@@ -97,12 +97,12 @@ class Task(Generic[P, R]):
         return f"<Task {self.name}>"
 
 
-class Bound(Generic[R]):
+class Bound(Generic[R_co]):
     """A task with its arguments: one item of `enqueue_many`. `payload` is JSON."""
 
     __slots__ = ("payload", "task")
 
-    def __init__(self, task: Task[Any, R], payload: bytes) -> None:
+    def __init__(self, task: Task[Any, R_co], payload: bytes) -> None:
         self.task = task
         self.payload = payload
 
