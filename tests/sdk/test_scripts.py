@@ -5,6 +5,7 @@ not.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from lineshaft import App
 from tests.sdk.conftest import Coordinator
 
 ASYNC = """
@@ -99,7 +101,7 @@ async def test_a_script_without_a_coordinator_is_told_what_to_do(tmp_path: Path)
         [
             sys.executable,
             "-c",
-            SYNC.replace("App()", "App(retry_for=0)"),
+            SYNC.replace("App()", "App(retry_for=0.3)"),
         ],
         capture_output=True,
         text=True,
@@ -109,5 +111,12 @@ async def test_a_script_without_a_coordinator_is_told_what_to_do(tmp_path: Path)
         check=False,
     )
     assert done.returncode == 1
-    assert "cannot reach the coordinator at http://127.0.0.1:9 (Connect call failed" in done.stderr
-    assert "is `lineshaft serve` running there?" in done.stderr
+    assert "cannot reach the coordinator at http://127.0.0.1:9 (Connection refused)" in done.stderr
+    warning, *_, error = done.stderr.splitlines()
+    assert warning.endswith("; trying again")
+    assert "is `lineshaft serve` running there?" in error
+    assert error.endswith("(tried for 0.3 s)")
+
+
+def test_an_app_gives_a_coordinator_that_is_away_ten_seconds() -> None:
+    assert inspect.signature(App).parameters["retry_for"].default == 10

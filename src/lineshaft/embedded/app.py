@@ -35,7 +35,7 @@ class App(Client):
     """
 
     def __init__(
-        self, url: str | None = None, *, api_key: str | None = None, retry_for: Duration = 30
+        self, url: str | None = None, *, api_key: str | None = None, retry_for: Duration = 10
     ) -> None:
         self.url = url or os.environ.get("LINESHAFT_URL") or DEFAULT_URL
         self._api_key = api_key or os.environ.get("LINESHAFT_API_KEY") or None

@@ -162,9 +162,10 @@ class Client:
 
         Raises TaskFailed, TaskCancelled, ResultTimeout.
         """
+        began = asyncio.get_running_loop().time()
         wait = WAIT if task.wait is None else min(task.wait, WAIT)
         handle = await self._enqueue(task, encode_call(task, args, kwargs), wait=wait)
-        return await handle.result(None if task.wait is None else max(task.wait - wait, 0.0))
+        return await handle._result(task.wait, began, looked=True)
 
     @overload
     def handle(self, task_id: str, task: Task[Any, R]) -> Handle[R]: ...

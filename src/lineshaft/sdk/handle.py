@@ -19,7 +19,7 @@ from lineshaft.wire import tasks as wire
 if TYPE_CHECKING:
     from lineshaft.sdk.client import Client
 
-R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 WAIT = 30.0
 """Seconds that one request waits at the coordinator; a longer wait is several."""
@@ -27,7 +27,7 @@ WAIT = 30.0
 Seen = wire.Task | wire.Enqueued
 
 
-class Handle(Generic[R]):
+class Handle(Generic[R_co]):
     """A task by its id; `created` is False where the id already named a task."""
 
     def __init__(
@@ -45,22 +45,30 @@ class Handle(Generic[R]):
         self._decoder = decoder
         self._seen = seen
 
-    async def result(self, timeout: Duration | None = None) -> R:
+    async def result(self, timeout: Duration | None = None) -> R_co:
         """Wait for the end of the task and give its result, decoded by the handler's annotation.
 
         Raises TaskFailed, TaskCancelled, ResultTimeout after `timeout` (None: waits for as long as it takes).
         """
+        limit = None if timeout is None else seconds(timeout, "timeout")
+        return await self._result(limit, asyncio.get_running_loop().time(), looked=False)
+
+    async def _result(self, limit: float | None, began: float, *, looked: bool) -> R_co:
+        """Wait for the result until `limit` seconds after `began`; without having `looked`, look once."""
         loop = asyncio.get_running_loop()
-        until = None if timeout is None else loop.time() + seconds(timeout, "timeout")
+        until = None if limit is None else began + limit
         backoff = Backoff()
         while self._seen is None or self._seen.state not in ("completed", "failed", "cancelled"):
             left = WAIT if until is None else until - loop.time()
-            if left <= 0 and self._seen is not None:
+            if left <= 0 and self._seen is not None and looked:
                 raise ResultTimeout(
-                    f"task {self.task_id} is still {self._seen.state} after {timeout}", task_id=self.task_id
+                    f"task {self.task_id} is still {self._seen.state} after {loop.time() - began:.1f} s; "
+                    "it goes on, ask its handle again later",
+                    task_id=self.task_id,
                 )
             try:
                 self._seen = await self._get(min(max(left, 0.0), WAIT))
+                looked = True
             except Retryable as error:
                 # Reading may always be repeated, so only the caller's own patience ends it.
                 pause = backoff.after_failure(error.retry_after)
@@ -121,7 +129,7 @@ class Handle(Generic[R]):
         reasons = [event.reason for event in history.events if event.event == "cancel_requested"]
         return f": {reasons[-1]}" if reasons and reasons[-1] else ""
 
-    def _outcome(self, seen: Seen) -> R:
+    def _outcome(self, seen: Seen) -> R_co:
         if seen.state == "completed":
             return self._decode(b"null" if isinstance(seen.result, msgspec.UnsetType) else bytes(seen.result))
         error = msgspec.json.decode(seen.error or b"null", type=_Error | None) or _Error()
@@ -133,9 +141,9 @@ class Handle(Generic[R]):
             data=error.data,
         )
 
-    def _decode(self, raw: bytes) -> R:
+    def _decode(self, raw: bytes) -> R_co:
         try:
-            result: R = self._decoder.decode(raw)
+            result: R_co = self._decoder.decode(raw)
         except msgspec.ValidationError as error:
             what, path = encoding.split_path(str(error))
             where = f" at `{path}`" if path else ""

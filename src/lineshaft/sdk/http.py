@@ -3,12 +3,13 @@ side.
 
 Every call of the SDK may be repeated (it brings its own task ids, claim ids and lease tokens), so a lost
 connection, 429 and 503 are met by repeating the same request, with jitter and not before `Retry-After`, for
-`retry_for` seconds.
+`retry_for` seconds. A coordinator that cannot be reached at all is warned of at once.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import weakref
 from http import HTTPStatus
 from types import TracebackType
@@ -28,7 +29,7 @@ from lineshaft.wire import SESSION_PATH, Call, ErrorBody, Hello
 from lineshaft.wire.workers import ClaimedTasks
 
 DEFAULT_TIMEOUT = 15.0
-RETRY_FOR = 30.0
+RETRY_FOR = 10.0
 
 _logger = logging.getLogger("lineshaft.http")
 _JSON = {"Content-Type": "application/json"}
@@ -48,6 +49,7 @@ class HttpTransport:
         self._retry_for = retry_for
         self._session: aiohttp.ClientSession | None = None
         self._is_down = False
+        self._has_answered = False
         self._decoders: dict[str, msgspec.json.Decoder[Any]] = {}
 
     async def call(
@@ -64,11 +66,18 @@ class HttpTransport:
         url = URL(self._base + path + _parameters(query), encoded=True)
         data = _encode(body) if body is not None else b"{}" if call.body is not None else None
         limit = timeout or DEFAULT_TIMEOUT
-        raw = await repeat(
-            lambda: self._once(call.method, url, data, limit),
-            retry_for=self._retry_for,
-            on_failure=self._failed,
-        )
+        try:
+            raw = await repeat(
+                lambda: self._once(call.method, url, data, limit),
+                retry_for=self._retry_for,
+                on_failure=self._failed,
+            )
+        except Unavailable as error:
+            if self._retry_for:
+                error.reason = f"{error.reason} (tried for {self._retry_for:g} s)"
+                error.args = (error.reason,)
+            raise
+        self._has_answered = True
         if self._is_down:
             self._is_down = False
             _logger.info("the coordinator at %s answers again", self.url)
@@ -151,7 +160,8 @@ class HttpTransport:
             ) from None
 
     def _failed(self, times: int, error: Retryable) -> None:
-        if times == 3 and not self._is_down:
+        # One that has answered before may be restarting, and is back in no time.
+        if self._retry_for and times == (3 if self._has_answered else 1) and not self._is_down:
             self._is_down = True
             _logger.warning("%s; trying again", error.reason)
 
@@ -159,7 +169,10 @@ class HttpTransport:
         if isinstance(error, TimeoutError):
             return Unavailable(f"the coordinator at {self.url} did not answer in time")
         cause = getattr(error, "os_error", None) or error
-        reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+        if isinstance(cause, ConnectionError) and cause.errno:
+            reason = os.strerror(cause.errno)
+        else:
+            reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
         return Unavailable(
             f"cannot reach the coordinator at {self.url} ({reason}); is `lineshaft serve` running there? "
             "The address comes from App(url) or LINESHAFT_URL"
