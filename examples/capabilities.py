@@ -32,22 +32,15 @@ async def announce(text: str) -> str:
 
 
 async def main() -> None:
-    async with app:
-        small = app.worker(name="small", concurrency=4)
-        large = app.worker(
-            name="large", concurrency=4, capability=["cuda"], resources={"gpu": 2, "memory": "64GiB"}
-        )
-        working = [asyncio.create_task(worker.run()) for worker in (small, large)]
-
+    small = app.worker(name="small", concurrency=4)
+    large = app.worker(
+        name="large", concurrency=4, capability=["cuda"], resources={"gpu": 2, "memory": "64GiB"}
+    )
+    async with app, small, large:
         models = await app.enqueue_many([train.bind(model=name) for name in ("one", "two", "three")])
-        text = await app.enqueue_and_wait(announce, text="no GPU needed")
-        print(text)
+        print(await app.enqueue_and_wait(announce, text="no GPU needed"))
         for handle in models:
             print("trained", await handle.result(timeout="30s"), "on", (await handle.info()).worker_id)
-
-        for worker in (small, large):
-            worker.drain()
-        await asyncio.gather(*working)
         print(f"at most {most} at once on the machine with two GPUs")
 
 

@@ -23,11 +23,8 @@ async def main() -> None:
         handles = await app.enqueue_many(calls)
         print(f"new: {sum(handle.created for handle in handles)}")
 
-        worker = app.worker(["squares"], concurrency=20)
-        working = asyncio.create_task(worker.run())
-        results = [await handle.result(timeout="30s") for handle in handles]
-        worker.drain()
-        await working
+        async with app.worker(["squares"], concurrency=20):
+            results = [await handle.result(timeout="30s") for handle in handles]
         print(f"sum of squares: {sum(results)}")
 
 

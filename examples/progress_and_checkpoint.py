@@ -24,9 +24,7 @@ async def import_rows(ctx: Context) -> str:
 
 
 async def main() -> None:
-    async with app:
-        worker = app.worker(concurrency=1)
-        working = asyncio.create_task(worker.run())
+    async with app, app.worker(concurrency=1):
         handle = await app.enqueue(import_rows)
         result = await handle.result(timeout="30s")
 
@@ -36,8 +34,6 @@ async def main() -> None:
         if task.progress is not None:
             print(f"progress: {task.progress.done} of {task.progress.total} {task.progress.message}")
         print(result)
-        worker.drain()
-        await working
 
 
 if __name__ == "__main__":

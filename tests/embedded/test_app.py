@@ -19,7 +19,6 @@ import pytest
 from lineshaft import App, Context, ResultTimeout, TaskCancelled, TaskFailed, Worker
 from lineshaft.errors import Conflict, Invalid, LineshaftError, NotFound, TooLarge
 from lineshaft.wire import CALLS
-from tests.embedded.conftest import working
 
 
 @pytest.fixture(params=["memory://", "sqlite:///jobs.db"])
@@ -40,7 +39,7 @@ async def test_enqueue_work_result(app: App) -> None:
     def plain(n: int) -> dict[str, str]:
         return {str(n): threading.current_thread().name}
 
-    async with working(app):
+    async with app.worker():
         handle = await app.enqueue(send_invoice, invoice_id=3)
         assert await handle.result(timeout="10s") == "sent 3 in attempt 1"
         [(key, thread)] = (await app.enqueue_and_wait(plain, 5)).items()
@@ -52,7 +51,7 @@ async def test_enqueue_many_and_dedup_by_id(app: App) -> None:
     async def double(n: int) -> int:
         return 2 * n
 
-    async with working(app, concurrency=50):
+    async with app.worker(concurrency=50):
         handles = await app.enqueue_many(double.bind(n) for n in range(2500))
         assert [await handle.result("20s") for handle in handles] == [2 * n for n in range(2500)]
         again = await app.enqueue(double.configure(task_id=handles[0].task_id), 9)
@@ -84,7 +83,7 @@ async def test_each_queue_has_its_own_concurrency(app: App) -> None:
         running[0] -= 1
 
     mail, default = app.task("mail", queue="mail")(busy), app.task("default")(busy)
-    async with working(app, {"mail": 1, "default": 3}):
+    async with app.worker({"mail": 1, "default": 3}):
         handles = await app.enqueue_many(
             [mail.bind() for _ in range(8)] + [default.bind() for _ in range(20)]
         )
@@ -100,7 +99,7 @@ async def test_prefetched_tasks_start_only_when_there_is_a_slot(app: App) -> Non
         await gate.wait()
         return "done"
 
-    async with working(app, concurrency=1, prefetch=2):
+    async with app.worker(concurrency=1, prefetch=2):
         handles = await app.enqueue_many(wait.bind() for _ in range(4))
         await until(lambda: states(handles), ["running", "claimed", "claimed", "queued"])
         gate.set()
@@ -130,7 +129,7 @@ async def test_a_running_coroutine_is_interrupted_by_cancel(app: App) -> None:
         finally:
             cleaned.set()
 
-    async with working(app):
+    async with app.worker():
         handle = await app.enqueue(endless)
         await started.wait()
         await handle.cancel("changed my mind")
@@ -149,7 +148,7 @@ async def test_a_plain_function_sees_cancelled_in_its_context(app: App) -> None:
             ctx.raise_if_cancelled()
             time.sleep(0.01)
 
-    async with working(app):
+    async with app.worker():
         handle = await app.enqueue(stubborn)
         await asyncio.to_thread(started.wait, 5)
         await handle.cancel("enough")
@@ -168,7 +167,7 @@ async def test_a_timeout_interrupts_a_coroutine_and_abandons_a_thread(app: App) 
     def blocking(ctx: Context) -> None:
         release.wait(10)
 
-    async with working(app):
+    async with app.worker():
         for task in (slow, blocking):
             handle = await app.enqueue(task)
             with pytest.raises(TaskFailed) as caught:
@@ -186,7 +185,7 @@ async def test_a_blocked_event_loop_keeps_its_leases(app: App) -> None:
         time.sleep(2.5)  # noqa: ASYNC251 (what this test is about)
         return ctx.attempt
 
-    async with working(app):
+    async with app.worker():
         assert await app.enqueue_and_wait(blocks) == 1
     assert attempts == [1]
 
@@ -203,7 +202,7 @@ async def test_progress_and_checkpoint_are_seen_while_the_task_runs(app: App) ->
         await gate.wait()
         raise ValueError("lost it")
 
-    async with working(app):
+    async with app.worker():
         handle = await app.enqueue(steps)
 
         async def progress() -> Any:
@@ -291,7 +290,7 @@ async def test_a_finished_task_can_be_run_again(app: App) -> None:
             raise ValueError("first")
         return "second"
 
-    async with working(app):
+    async with app.worker():
         handle = await app.enqueue(flaky)
         with pytest.raises(TaskFailed, match="ValueError: first"):
             await handle.result("10s")
@@ -316,7 +315,7 @@ async def test_result_types_come_back(app: App) -> None:
     async def lies() -> int:
         return "text"  # type: ignore[return-value]
 
-    async with working(app):
+    async with app.worker():
         assert await app.enqueue_and_wait(bill, 3) == Receipt(3, ["a"])
         with pytest.raises(TypeError, match="is not as annotated"):
             await app.enqueue_and_wait(lies)
@@ -331,7 +330,7 @@ async def test_a_result_that_the_coordinator_refuses_fails_the_task(app: App) ->
     async def strange() -> Any:
         return object()
 
-    async with working(app):
+    async with app.worker():
         with pytest.raises(TaskFailed, match="refused the outcome") as caught:
             await (await app.enqueue(huge)).result("10s")
         assert caught.value.failure_type == "result_refused"

@@ -16,7 +16,6 @@ from lineshaft.embedded.app import App as EmbeddedApp
 from lineshaft.errors import Malformed, TooLarge, Unavailable
 from lineshaft.sdk.transport import Transport
 from lineshaft.wire import CALLS, Call, Hello, Report
-from tests.embedded.conftest import working
 
 
 class FlakyLine:
@@ -75,7 +74,7 @@ async def test_every_task_is_done_once(attempt: int, prefetch: int) -> None:
             return n
 
         flaky(app, attempt, losses=0.2)
-        async with working(app, concurrency=7, prefetch=prefetch):
+        async with app.worker(concurrency=7, prefetch=prefetch):
             fast = count.configure(retry_policy={"base": 0})
             handles = await app.enqueue_many(fast.bind(n) for n in range(100))
             assert [await handle.result("60s") for handle in handles] == list(range(100))
@@ -92,7 +91,7 @@ async def test_a_report_that_is_too_large_is_halved_until_it_fits() -> None:
             return n
 
         lines = flaky(app, 1, losses=0)
-        async with working(app, concurrency=50):
+        async with app.worker(concurrency=50):
             while not lines:  # noqa: ASYNC110 (nothing else tells)
                 await asyncio.sleep(0)
             lines[0].most_items = 3
@@ -119,7 +118,7 @@ async def test_an_outcome_that_no_line_takes_is_replaced_by_a_failure_and_then_g
         async def echo(n: int) -> int:
             return n
 
-        async with working(app):
+        async with app.worker():
             handle = await app.enqueue(echo, 1)
             with pytest.raises(TaskFailed, match="this line takes no results") as caught:
                 await handle.result("10s")
@@ -140,7 +139,7 @@ async def test_a_worker_that_cannot_deliver_says_so_at_its_end(
             await gate.wait()
 
         lines = flaky(app, 1, losses=0)
-        async with working(app, grace="100ms"):
+        async with app.worker(grace="100ms"):
             handle = await app.enqueue(slow)
             await started.wait()
             for line in lines:
@@ -164,7 +163,7 @@ async def test_a_checkpoint_that_is_refused_costs_neither_lease_nor_task() -> No
                 return error.reason
             return "taken"
 
-        async with working(app):
+        async with app.worker():
             handle = await app.enqueue(hoards)
             assert "the limit is" in await handle.result("10s")
             assert (await handle.info()).lost_leases == 0
@@ -188,7 +187,7 @@ async def test_odd_words_of_a_handler_hurt_nobody() -> None:
                 raise Cancel("\ud800")
             raise OddError
 
-        async with working(app):
+        async with app.worker():
             handles = [await app.enqueue(odd, kind) for kind in ("surrogate", "cancel", "unreadable")]
             with pytest.raises(TaskFailed, match=r"\?"):
                 await handles[0].result("10s")

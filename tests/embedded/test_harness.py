@@ -181,6 +181,15 @@ async def test_tasks_for_capable_workers_run_where_the_worker_is_said_to_be() ->
         assert await own.enqueue_and_wait(render) == 1
 
 
+async def test_what_other_programs_execute_stays_where_it_is() -> None:
+    async with harness(app) as test:
+        handle = await app.enqueue_named("elsewhere", 1)
+        assert await test.run_until_idle() == []
+        await test.assert_state(handle, "queued")
+    async with harness(App("http://127.0.0.1:9")) as test:
+        assert await test.run_until_idle() == []
+
+
 async def test_what_was_enqueued_can_be_asserted() -> None:
     async with harness(app) as test:
         await app.enqueue(charge, 3)

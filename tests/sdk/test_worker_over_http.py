@@ -10,7 +10,6 @@ import pytest
 from lineshaft import App, Context, TaskCancelled
 from lineshaft.errors import Forbidden, Unauthorized
 from lineshaft.wire import CALLS, NewKey
-from tests.embedded.conftest import working
 from tests.sdk.conftest import Coordinator, until
 
 
@@ -30,7 +29,7 @@ async def test_enqueue_work_result(coordinator: Coordinator, push: bool) -> None
         def plain(n: int) -> int:
             return n
 
-        async with working(app, {"mail": 20, "other": 2}, push=push):
+        async with app.worker({"mail": 20, "other": 2}, push=push):
             assert await app.enqueue_and_wait(double, 4) == 8
             handles = await app.enqueue_many(double.bind(n) for n in range(500))
             more = await app.enqueue_many(plain.bind(n) for n in range(20))
@@ -47,7 +46,7 @@ async def test_a_cancel_reaches_a_running_task(coordinator: Coordinator, push: b
             started.set()
             await asyncio.Event().wait()
 
-        async with working(app, push=push):
+        async with app.worker(push=push):
             handle = await app.enqueue(endless)
             await started.wait()
             await handle.cancel("enough")
@@ -62,7 +61,7 @@ async def test_prefetched_tasks_start_when_acknowledged(coordinator: Coordinator
         async def double(n: int) -> int:
             return 2 * n
 
-        async with working(app, concurrency=2, prefetch=5, push=push):
+        async with app.worker(concurrency=2, prefetch=5, push=push):
             handles = await app.enqueue_many(double.bind(n) for n in range(100))
             assert [await handle.result("20s") for handle in handles] == [2 * n for n in range(100)]
 
@@ -77,7 +76,7 @@ async def test_outcomes_wait_for_a_coordinator_that_is_away(coordinator: Coordin
             await gate.wait()
             return ctx.attempt
 
-        async with working(app, push=push):
+        async with app.worker(push=push):
             handle = await app.enqueue(slow)
             await started.wait()
             coordinator.kill()
@@ -101,7 +100,7 @@ async def test_a_blocked_event_loop_keeps_its_leases(coordinator: Coordinator, p
             await asyncio.sleep(0.5)
             return ctx.attempt
 
-        async with working(app, push=push):
+        async with app.worker(push=push):
             handles = await app.enqueue_many([waits.bind(), blocks.bind()])
             assert [await handle.result("10s") for handle in handles] == [1, 1]
             assert [(await handle.info()).lost_leases for handle in handles] == [0, 0]
@@ -109,6 +108,7 @@ async def test_a_blocked_event_loop_keeps_its_leases(coordinator: Coordinator, p
 
 async def test_a_drain_from_outside_ends_the_worker(coordinator: Coordinator, push: bool) -> None:
     async with App(coordinator.url) as app:
+        app.task("never")(lambda: None)
         worker = app.worker(name="w-1", push=push, concurrency=1, lease="1s")
         running = asyncio.create_task(worker.run())
 
@@ -125,11 +125,61 @@ async def test_a_worker_without_a_key_or_its_scope_says_so_and_ends(
 ) -> None:
     async with App(coordinator.url) as app:
         admin = await app.call(CALLS["new_key"], body=NewKey(name="k", scopes=["admin"]))
+        app.task("never")(lambda: None)
         with pytest.raises(Unauthorized, match="ApiKey"):
             await asyncio.wait_for(app.worker(push=push).run(), 20)
     async with App(coordinator.url, api_key=admin.key) as app:
         key = await app.call(CALLS["new_key"], body=NewKey(name="k", scopes=["enqueue"]))
     async with App(coordinator.url, api_key=key.key) as limited:
+        limited.task("never")(lambda: None)
         await limited.enqueue_named("x")
         with pytest.raises(Forbidden, match="scope work"):
             await asyncio.wait_for(limited.worker(push=push).run(), 20)
+
+
+async def test_a_worker_takes_only_what_its_app_defines(coordinator: Coordinator, push: bool) -> None:
+    async with App(coordinator.url) as app, App(coordinator.url) as other:
+
+        @app.task()
+        async def ours() -> str:
+            return "ours"
+
+        @other.task()
+        async def theirs() -> str:
+            return "theirs"
+
+        foreign = await app.enqueue_many(theirs.bind() for _ in range(3))
+        async with app.worker(push=push) as worker:
+            assert await app.enqueue_and_wait(ours) == "ours"
+            assert [(await handle.info()).attempts for handle in foreign] == [[]] * 3
+
+            @app.task()
+            async def later() -> str:
+                return "later"
+
+            handle = await app.enqueue(later)
+            while await handle.state() == "queued":  # what makes it look again is any news of its own
+                assert await app.enqueue_and_wait(ours) == "ours"
+            assert await handle.result("10s") == "later"
+            assert worker.executor.names == ["ours", "later"]
+        async with other.worker({"default": 2}, push=push):
+            assert [await handle.result("10s") for handle in foreign] == ["theirs"] * 3
+
+
+async def test_a_block_ends_with_the_worker_that_cannot_go_on(coordinator: Coordinator) -> None:
+    async with App(coordinator.url) as app:
+        admin = await app.call(CALLS["new_key"], body=NewKey(name="admin", scopes=["admin"]))
+    async with App(coordinator.url, api_key=admin.key) as app:
+        key = await app.call(CALLS["new_key"], body=NewKey(name="shop", scopes=["enqueue", "read"]))
+    async with App(coordinator.url, api_key=key.key) as app:
+
+        @app.task()
+        async def never() -> None: ...
+
+        handle = await app.enqueue(never)
+        with pytest.raises(Forbidden):
+            async with app.worker():
+                await handle.result()
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0

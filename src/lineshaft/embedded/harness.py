@@ -186,9 +186,21 @@ class Harness:
 
     # -- the one worker ----------------------------------------------------------------------------
 
+    @property
+    def _executor(self) -> Executor:
+        return Executor(
+            self.app.definitions,
+            middleware=self.app.middlewares,
+            after_execution=self.app.hooks,
+            threads=self._threads,
+        )
+
     async def _claim(self) -> list[ClaimedTask]:
-        claim = Claim(max=BATCH, worker=self._worker, start=False)
-        answer = await self.transport.call(CALLS["claim"], body=claim)
+        transport, names = self.transport, self._executor.names
+        if names == []:  # what was enqueued is for other programs
+            return []
+        claim = Claim(max=BATCH, worker=self._worker, names=names, start=False)
+        answer = await transport.call(CALLS["claim"], body=claim)
         tasks: list[ClaimedTask] = answer.tasks
         return tasks
 
@@ -202,13 +214,7 @@ class Harness:
             loop.call_soon_threadsafe(lambda: sending.add(loop.create_task(self._send_news(context))))
 
         context = Context(task, self.app, notice)
-        executor = Executor(
-            self.app.definitions,
-            middleware=self.app.middlewares,
-            after_execution=self.app.hooks,
-            threads=self._threads,
-        )
-        outcome = await executor.execute(task.name, bytes(task.payload), context)
+        outcome = await self._executor.execute(task.name, bytes(task.payload), context)
         if sending:
             await asyncio.gather(*sending)
         await self._send_news(context)

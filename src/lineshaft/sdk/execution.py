@@ -23,6 +23,8 @@ from lineshaft.sdk.task import AfterExecution, Definition, Middleware
 from lineshaft.sdk.threads import Threads
 from lineshaft.sdk.tracing import traceparent
 
+MAX_NAMES = 1_000
+"""What a claim may name; an App with more tasks than that asks for any."""
 MAX_STACK = 16_384
 MAX_MESSAGE = 4_096
 
@@ -44,6 +46,12 @@ class Executor:
         self._middleware = tuple(middleware)
         self._hooks = tuple(after_execution)
         self._threads = threads
+
+    @property
+    def names(self) -> list[str] | None:
+        """The types of tasks to ask for: those that are defined by now; None asks for any."""
+        names = [name for name, one in list(self._definitions.items()) if one.handler is not None]
+        return names if len(names) <= MAX_NAMES else None
 
     async def execute(self, name: str, payload: bytes, context: Context) -> Outcome:
         """Execute one attempt; raises CancelledError only where the attempt was interrupted from outside."""

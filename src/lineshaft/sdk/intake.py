@@ -102,7 +102,8 @@ class Intake:
         self.by_claims = False
         try:
             await self._until_nothing_asked()
-            self.session = session = await self._pool.worker.transport.session(self._hello())
+            hello = self._hello()
+            self.session = session = await self._pool.worker.transport.session(hello)
         except Retryable as error:
             self._retry_later(error)
             return
@@ -118,7 +119,7 @@ class Intake:
         self._backoff.succeeded()
         self._pool.welcomed(session.welcome)
         try:
-            await self._listen(session)
+            await self._listen(session, hello.names)
         except Unavailable as error:
             self._retry_later(error)
         finally:
@@ -133,8 +134,8 @@ class Intake:
             self._wake.clear()
             await self._wake.wait()
 
-    async def _listen(self, session: PushSession) -> None:
-        granting = asyncio.create_task(self._grant(session))
+    async def _listen(self, session: PushSession, names: list[str] | None) -> None:
+        granting = asyncio.create_task(self._grant(session, names))
         try:
             while True:
                 pushed = await session.receive()
@@ -151,13 +152,17 @@ class Intake:
         self._granted = None
         self._wake.set()
 
-    async def _grant(self, session: PushSession) -> None:
+    async def _grant(self, session: PushSession, names: list[str] | None) -> None:
         """Keep the credit equal to the room of the pool; none once it is to take nothing in.
 
         Said again from time to time, as a sign of life: a worker that lets leases run out is pushed no more.
+        Hangs up once there are tasks to ask for that the session's hello did not name.
         """
         self._granted = None
         while True:
+            if self._pool.names != names:
+                await session.close()
+                return
             credit = min(self._pool.capacity(), 1000) if self._open else 0
             if credit != self._granted:
                 await session.credit(Credit(max=credit))
@@ -175,6 +180,7 @@ class Intake:
             worker=pool.identity,
             holding=pool.tokens(),
             queues=pool.queues,
+            names=pool.names,
             lease=pool.worker.lease,
             start=pool.prefetch == 0,
         )

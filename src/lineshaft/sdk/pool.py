@@ -100,6 +100,11 @@ class Pool:
         """The push session, while there is one."""
         return self._intake.session
 
+    @property
+    def names(self) -> list[str] | None:
+        """The types of tasks that this worker can execute, None for any: others leave theirs to others."""
+        return self.worker.executor.names
+
     def capacity(self) -> int:
         """How many tasks the coordinator may have here at once: abandoned handlers take away from it."""
         abandoned = sum(held.acknowledged for held in self._held.values())
@@ -134,6 +139,7 @@ class Pool:
             claim_id=self.worker.new_id(),
             worker=self.identity,
             queues=self.queues,
+            names=self.names,
             max=min(room, 1000),
             wait=wait,
             lease=self.worker.lease,

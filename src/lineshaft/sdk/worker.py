@@ -14,7 +14,8 @@ import secrets
 import signal
 import socket
 from collections.abc import Callable
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import msgspec
 
@@ -23,6 +24,7 @@ from lineshaft.sdk.backoff import Backoff
 from lineshaft.sdk.client import Client
 from lineshaft.sdk.connections import Connection
 from lineshaft.sdk.execution import Executor
+from lineshaft.sdk.failures import WrongDefinition
 from lineshaft.sdk.heart import Heart
 from lineshaft.sdk.held_ledger import HeldLedger
 from lineshaft.sdk.pool import Pool
@@ -42,8 +44,11 @@ _logger = logging.getLogger("lineshaft.worker")
 
 
 class Worker:
-    """Executes the tasks of an App until it is told to stop; `ledger` is where a supervisor reads what is
-    held.
+    """Executes the tasks of an App until it is told to stop: `await worker.run()`, or for the length of a
+    block `async with app.worker():`.
+
+    It asks only for tasks that the App defines, so it may stand beside workers of other programs; what is
+    defined later is asked for within half a minute. `ledger` is where a supervisor reads what is held.
     """
 
     def __init__(
@@ -69,14 +74,18 @@ class Worker:
         ]
         self._connection: Connection | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._block_is_cancelled = False
         self._draining = asyncio.Event()
         self._hurry = asyncio.Event()
 
     async def run(self, *, signals: bool = False) -> None:
         """Work until `drain` is called, the coordinator says so, or (with `signals`) SIGTERM or SIGINT comes.
 
-        Raises Unauthorized, Forbidden and the like, which no repetition cures.
+        Raises WrongDefinition where the App has no tasks, Unauthorized, Forbidden and the like, which no
+        repetition cures.
         """
+        self._check_startable()
         self._connection = Connection(self.client.open_transport())
         self.heart.start()
         self._loop = loop = asyncio.get_running_loop()
@@ -99,6 +108,40 @@ class Worker:
             if not task.cancelled():
                 task.result()
 
+    async def __aenter__(self) -> Self:
+        """Work beside the block; what keeps the worker from going on is raised out of the block."""
+        self._check_startable()
+        block = asyncio.current_task()
+        assert block is not None
+        self._running = asyncio.create_task(self.run())
+        self._running.add_done_callback(lambda running: self._ended(running, block))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Finish what is at work, up to the grace; after an exception give it back instead."""
+        running, self._running = self._running, None
+        assert running is not None
+        if error is None:
+            self.drain("its block has ended")
+        else:
+            self.stop_now()
+        try:
+            await asyncio.wait({running})
+        except asyncio.CancelledError:
+            self.stop_now()
+            await asyncio.wait({running})
+            if not self._block_is_cancelled:
+                raise
+        block = asyncio.current_task()
+        assert block is not None
+        if self._block_is_cancelled and block.uncancel() > 0:
+            return  # somebody else cancels it as well, which goes first
+        failure = running.exception()
+        if failure is not None and (error is None or self._block_is_cancelled):
+            raise failure from None
+
     def drain(self, reason: str = "drain was called") -> None:
         """Claim no more, finish what is at work (up to the grace), then end `run`. May be called in any
         thread.
@@ -108,6 +151,21 @@ class Worker:
     def stop_now(self) -> None:
         """End without waiting for what is at work: it is interrupted and given back. In any thread."""
         self._in_loop(self._stop_now)
+
+    def _ended(self, running: asyncio.Task[None], block: asyncio.Task[Any]) -> None:
+        """Wake a block that may wait for results which nobody works on any more."""
+        if self._running is not None and not running.cancelled() and running.exception() is not None:
+            self._block_is_cancelled = True
+            block.cancel()
+
+    def _check_startable(self) -> None:
+        if self._loop is not None:
+            raise RuntimeError("a worker runs once; make another with app.worker()")
+        if self.executor.names == []:
+            raise WrongDefinition(
+                "this App has no tasks to work on; import the modules that define them with @app.task() "
+                "before the worker starts"
+            )
 
     def _in_loop(self, do: Callable[[], None]) -> None:
         loop = self._loop

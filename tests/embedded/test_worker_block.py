@@ -1,0 +1,97 @@
+"""`async with app.worker():` works for the length of a block."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from lineshaft import App, ResultTimeout, WrongDefinition
+
+
+async def test_what_is_at_work_when_the_block_ends_is_finished() -> None:
+    async with App("memory://") as app:
+        started = asyncio.Event()
+
+        @app.task()
+        async def slow() -> str:
+            started.set()
+            for _ in range(100):
+                await asyncio.sleep(0)
+            return "done"
+
+        async with app.worker(concurrency=2):
+            handle = await app.enqueue(slow)
+            await started.wait()
+        assert await handle.result(0) == "done"
+
+
+async def test_after_an_exception_what_is_at_work_is_given_back_unburned() -> None:
+    async with App("memory://") as app:
+        started = asyncio.Event()
+
+        @app.task()
+        async def endless() -> None:
+            started.set()
+            await asyncio.Event().wait()
+
+        with pytest.raises(KeyError):
+            async with app.worker():
+                handle = await app.enqueue(endless)
+                await started.wait()
+                raise KeyError("the script's own")
+        assert await handle.state() == "queued"
+        assert (await handle.info()).attempt == 0
+
+
+async def test_a_cancelled_block_stops_its_worker() -> None:
+    async with App("memory://") as app:
+        started = asyncio.Event()
+
+        @app.task()
+        async def endless() -> None:
+            started.set()
+            await asyncio.Event().wait()
+
+        async def work() -> None:
+            async with app.worker():
+                await (await app.enqueue(endless)).result()
+
+        block = asyncio.create_task(work())
+        await started.wait()
+        block.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await block
+        assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_worker_without_tasks_says_what_is_missing() -> None:
+    async with App("memory://") as app:
+        with pytest.raises(WrongDefinition, match="import the modules that define them"):
+            async with app.worker():
+                pass
+        with pytest.raises(WrongDefinition, match="has no tasks"):
+            await app.worker().run()
+
+
+async def test_a_worker_runs_once() -> None:
+    async with App("memory://") as app:
+
+        @app.task()
+        async def some() -> None: ...
+
+        worker = app.worker()
+        async with worker:
+            pass
+        with pytest.raises(RuntimeError, match=r"runs once; make another with app\.worker\(\)"):
+            await worker.run()
+
+
+async def test_a_timeout_says_how_long_was_waited() -> None:
+    async with App("memory://") as app:
+
+        @app.task()
+        async def some() -> None: ...
+
+        with pytest.raises(ResultTimeout, match=r"is still queued after 0\.[2-9] s; it goes on"):
+            await app.enqueue_and_wait(some.configure(wait="200ms"))
