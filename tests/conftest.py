@@ -21,7 +21,7 @@ COMPONENTS: dict[str, tuple[Callable[[], bool], str]] = {
     "watchfiles": (lambda: find_spec("watchfiles") is not None, "pip install 'lineshaft[reload]'"),
 }
 
-# A run in the background (`make test &`) begins with Ctrl-C ignored, and so would every process that a test starts.
+# A run in the background (`make test &`) begins with Ctrl-C ignored, and so would whatever a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
