@@ -50,6 +50,16 @@ def test_lists_numbers_and_flags_arrive_as_options(tmp_path: Path) -> None:
     assert "--concurrency" in said(run_here("worker", "a:b", cwd=tmp_path).err)
 
 
+def test_names_in_the_file_are_those_of_the_options(tmp_path: Path) -> None:
+    (tmp_path / "lineshaft.toml").write_text(
+        '[worker]\nexec = "no-such-program"\nid = "w"\nlog-level = "info"\n'
+    )
+    ended = run_here("worker", cwd=tmp_path)
+    assert "there is no program 'no-such-program' here" in said(ended.err)
+    (tmp_path / "lineshaft.toml").write_text('program = "cat"\n')
+    assert "`program` is not a setting" in said(run_here("worker", cwd=tmp_path).err)
+
+
 MISTAKES = [
     ("urll = 1\n", "`urll` is not a setting of this version; did you mean `url`?"),
     (

@@ -115,8 +115,9 @@ def test_something_else_that_answers_is_told() -> None:
     assert "is no coordinator (status 501 without an explanation)" in ended.err
 
 
-def test_an_address_that_is_none_is_refused() -> None:
-    ended = run_here("tasks", "list", url="not-a-url")
+@pytest.mark.parametrize("url", ["not-a-url", "http://127.0.0.1:99999", "http://[::1"])
+def test_an_address_that_is_none_is_refused(url: str) -> None:
+    ended = run_here("tasks", "list", url=url)
     assert ended.code == ExitCode.USAGE
     assert "is not an address of a coordinator" in ended.err
 

@@ -290,7 +290,9 @@ def _key(session: Session) -> Finding:
     if urlsplit(session.url).hostname in ("127.0.0.1", "localhost", "::1"):
         return ok("api key", "none needed: only this machine is expected to reach it")
     return warning(
-        "api key", "none needed: whoever reaches it may do everything", "make one: `lineshaft keys create`"
+        "api key",
+        "none needed: whoever reaches it may do everything",
+        "make one: `lineshaft keys create NAME --scope admin`",
     )
 
 

@@ -36,7 +36,7 @@ def read_settings(ctx: typer.Context, config: Path | None) -> dict[str, Any]:
         return {}
     source, data = found
     _refuse_unknown(source, data, ctx.find_root().command)
-    options = {param.name: param for param in ctx.command.params if param.name}
+    options = _options(ctx.command)
     values = {
         key: value for key, value in _by_option(data).items() if not isinstance(value, dict) or key in options
     }
@@ -44,7 +44,9 @@ def read_settings(ctx: typer.Context, config: Path | None) -> dict[str, Any]:
     for part in ctx.command_path.split()[1:]:
         table = table.get(part, {}) if isinstance(table, dict) else {}
         values |= _by_option(table) if isinstance(table, dict) else {}
-    return {name: _as_option(values[name], options[name]) for name in options if name in values}
+    return {
+        option.name: _as_option(values[name], option) for name, option in options.items() if name in values
+    }
 
 
 def _find(config: Path | None) -> tuple[str, dict[str, Any]] | None:
@@ -101,8 +103,14 @@ def _unknown(what: str, key: str, known: list[str]) -> typer.BadParameter:
     return typer.BadParameter(f"{what} is not a setting of this version{hint}", param_hint="configuration")
 
 
+def _options(command: Any) -> dict[str, Any]:
+    """Return a command's options by the names that a file has for them: `--log-level` is `log_level`."""
+    options = [param for param in command.params if param.param_type_name == "option"]
+    return {max(option.opts, key=len).removeprefix("--").replace("-", "_"): option for option in options}
+
+
 def _all_options(command: Any) -> set[str]:
-    found = {param.name for param in command.params if param.param_type_name == "option"}
+    found = set(_options(command))
     for child in getattr(command, "commands", {}).values():
         found |= _all_options(child)
     return found - {"config", "help", "install_completion", "show_completion", "version"}

@@ -193,7 +193,10 @@ def _load(name: str) -> Client:
         raise Trouble(error.reason, code=ExitCode.USAGE, hint=_HOW_TO_NAME) from None
     except Exception as error:
         # From the module's own line on: how we came to import it says nothing to its author.
-        trace = "".join(traceback.format_tb(error.__traceback__)[2:])
+        frames = [
+            one for one in traceback.extract_tb(error.__traceback__)[2:] if "importlib" not in one.filename
+        ]
+        trace = "".join(traceback.format_list(frames))
         raise Trouble(
             f"importing `{name.partition(':')[0]}` failed: {type(error).__name__}: {error}",
             code=ExitCode.USAGE,

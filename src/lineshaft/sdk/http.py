@@ -194,7 +194,11 @@ class _UnixConnector(aiohttp.UnixConnector):
 
 
 def _parse(url: str) -> tuple[str, str | None]:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # reading it is what checks it
+    except ValueError as error:
+        raise Invalid(f"`{url}` is not an address of a coordinator: {error}", field="url") from None
     if parts.scheme == "unix" and parts.path:
         return "http://localhost", unquote(parts.path)
     if parts.scheme in ("http", "https") and parts.hostname:
