@@ -91,8 +91,8 @@ async def running(
             if not is_loopback(host) and not keys.required and not settings.insecure:
                 raise InsecureListen(
                     f"{settings.listen} can be reached from other machines, but there is no API key: make "
-                    "one (`lineshaft keys create NAME --scope admin --store URL`), listen on 127.0.0.1, or say "
-                    "--insecure",
+                    "one (`lineshaft keys create NAME --scope admin --store URL`), listen on 127.0.0.1, "
+                    "or say --insecure",
                     field="listen",
                 )
             calls = Calls(engine, keys, max_payload=settings.limits.payload, address=url)
