@@ -7,10 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
+import typer.main
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from lineshaft.cli.exits import MEANINGS
+from lineshaft.cli.main import app
 from lineshaft.errors import BY_TYPE, LineshaftError
 from lineshaft.wire import CALLS, SESSION_PATH, SUBPROTOCOL, Call
 from tests.docs.answers import differences, is_text_as_shown, values_of
@@ -132,6 +134,16 @@ def test_protocol_names_every_error() -> None:
     assert set(rows) == {
         (str(error.status), word) for word, error in BY_TYPE.items() if word != LineshaftError.type
     }
+
+
+def test_command_line_page_names_every_command() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text()
+    for name, group in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        rows = "\n".join(re.findall(rf"^\| `{name}\b.*$", page, re.MULTILINE))
+        assert rows, name
+        # A group without a word lists: `workers` is `workers list`.
+        for word in set(getattr(group, "commands", ())) - {"list"}:
+            assert re.search(rf"\b{word}\b", rows), f"{name} {word}"
 
 
 def test_command_line_page_has_the_exit_codes() -> None:
