@@ -219,6 +219,13 @@ def test_the_text_of_a_task_cannot_steer_the_terminal(lineshaft: Lineshaft) -> N
     assert "\\x7f\\u202e[red]boo[/red]" in shown
 
 
+def test_a_task_is_shown_without_what_it_does_not_have(lineshaft: Lineshaft) -> None:
+    lineshaft("enqueue", "mail", "--task-id", "t", "--queue", "nobody")
+    shown = dict(line.split(maxsplit=1) for line in lineshaft("tasks", "get", "t").out.splitlines())
+    assert shown["payload"].strip() == "null"
+    assert {"error", "metadata", "checkpoint", "usage", "tags"}.isdisjoint(shown)
+
+
 def test_measuring_a_running_coordinator(lineshaft: Lineshaft, coordinator: str) -> None:
     measured = lineshaft("bench", "--url", coordinator, "--tasks", "500", "--json")
     assert measured.code == ExitCode.OK, measured.err

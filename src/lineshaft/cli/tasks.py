@@ -120,13 +120,28 @@ def show_task(session: Session, task: wire.Task) -> None:
     fields: dict[str, Any] = msgspec.structs.asdict(task)
     del fields["attempts"]
     fields["progress"] = _progress(task.progress)
+    fields |= _error(task)
     for name in ("lease", "timeout", "retention", "result_ttl"):
         fields[name] = span(fields[name])
-    session.out.pairs(
-        (name, _shown(value)) for name, value in fields.items() if value not in (None, msgspec.UNSET)
-    )
+    session.out.pairs((name, _shown(value)) for name, value in fields.items() if _is_there(name, value))
     if task.attempts:
         _attempts(session, task.attempts)
+
+
+def _error(task: wire.Task) -> dict[str, Any]:
+    """Show an error's stack in lines of its own."""
+    error = None if task.error is None else msgspec.json.decode(task.error)
+    if not isinstance(error, dict) or not isinstance(error.get("stack"), str):
+        return {}
+    stack = error.pop("stack")
+    return {"error": msgspec.Raw(msgspec.json.encode(error)), "stack": stack.rstrip()}
+
+
+def _is_there(name: str, value: Any) -> bool:
+    """Tell whether there is something to show; that a payload or a result is null says something."""
+    if isinstance(value, msgspec.Raw) and name not in ("payload", "result"):
+        return bytes(value) != b"null"
+    return value not in (None, msgspec.UNSET, [])
 
 
 def _progress(progress: wire_tasks.ProgressInfo | None) -> str | None:
