@@ -109,15 +109,16 @@ class Application:
         body = await self._body(endpoint.limit, headers, receive)
         message = endpoint.read_body(body, media)
         query = endpoint.read_query(scope["query_string"])
-        if endpoint.call.name == "changes" and headers.wants_events and scope["method"] == "GET":
+        streams = endpoint.call.stream is not None and headers.wants_events and scope["method"] == "GET"
+        waits = endpoint.waits(query, message)
+        leases = endpoint.leases(message)
+        protocol = scope.get("lineshaft.protocol")
+        if protocol is not None and (streams or waits or leases):
+            protocol.mind_leaving()
+        if streams:
             with self._wait():
                 await self._stream(identity, query, headers.last_event_id, send)
             return None
-        protocol = scope.get("lineshaft.protocol")
-        waits = endpoint.waits(query, message)
-        leases = endpoint.leases(message)
-        if protocol is not None and (waits or leases):
-            protocol.mind_leaving()
         call = self._calls.call(
             endpoint.call, identity, id=id, query=query, body=message, traceparent=_traceparent(headers)
         )

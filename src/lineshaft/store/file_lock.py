@@ -54,8 +54,9 @@ class FileLock:
         self._pid = os.getpid()
         self._descriptor = descriptor
         holder = msgspec.json.encode(Holder(self._pid, os.uname().nodename, address))
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, holder + b"\n", 0)
+        with contextlib.suppress(OSError):  # a full disk: the lock holds, though it does not say whose it is
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, holder + b"\n", 0)
 
     def release(self) -> None:
         """Give the file free. In a forked child nothing happens: the lock is its parent's."""
