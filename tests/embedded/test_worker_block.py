@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from lineshaft import App, ResultTimeout, WrongDefinition
+from lineshaft import App, Context, ResultTimeout, WrongDefinition
+from lineshaft.errors import TooLarge
 
 
 async def test_what_is_at_work_when_the_block_ends_is_finished() -> None:
@@ -72,6 +73,43 @@ async def test_a_worker_without_tasks_says_what_is_missing() -> None:
                 pass
         with pytest.raises(WrongDefinition, match="has no tasks"):
             await app.worker().run()
+
+
+async def test_a_task_defined_while_the_worker_waits_is_asked_for_at_once() -> None:
+    async with App("memory://") as app:
+        app.task("first")(lambda: None)
+        async with app.worker({"default": 1, "mail": 1}, push=False):
+            await asyncio.sleep(0.05)  # until its claims are parked
+
+            @app.task()
+            async def later() -> str:
+                return "later"
+
+            assert await app.enqueue_and_wait(later.configure(wait="5s")) == "later"
+
+
+async def test_a_checkpoint_too_large_for_a_request_costs_nobody_a_lease() -> None:
+    async with App("memory://") as app:
+
+        @app.task(lease="1s")
+        async def others(ctx: Context) -> int:
+            await refused.wait()
+            await asyncio.sleep(1.2)  # longer than a lease, so that it must have been heard
+            return ctx.attempt
+
+        @app.task(lease="1s")
+        async def greedy(ctx: Context) -> int:
+            ctx.progress(1, 2)
+            with pytest.raises(TooLarge):
+                await ctx.checkpoint("x" * 9_000_000)
+            refused.set()
+            return ctx.attempt
+
+        refused = asyncio.Event()
+        async with app.worker():
+            handles = [await app.enqueue(others) for _ in range(3)]
+            assert await app.enqueue_and_wait(greedy.configure(wait="10s")) == 1
+            assert [await handle.result("10s") for handle in handles] == [1, 1, 1]
 
 
 async def test_a_worker_runs_once() -> None:

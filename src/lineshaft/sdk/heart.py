@@ -153,7 +153,10 @@ class Heart:
         ]
         try:
             answer = await transport.call(CALLS["report"], body=Report(items=items), timeout=10.0)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, LineshaftError) and reports.is_about_content(error) and any(news):
+                await self._send_apart(transport, batch, news, error=error)
+                return
             for held, said in zip(batch, news, strict=True):
                 if said is not None:
                     held.context._put_back(said)
@@ -163,6 +166,20 @@ class Heart:
             self._answered(held, said, item, sent_at)
         if answer.directive == "drain" and batch:
             self._carry(batch[0].pool.directive, batch[0], "drain", None)
+
+    async def _send_apart(
+        self, transport: Transport, batch: list[Held], news: list[News | None], *, error: LineshaftError
+    ) -> None:
+        """What one handler has said made the whole unacceptable: it must not cost the others their leases."""
+        if len(batch) == 1 and news[0] is not None:
+            _logger.error("task %s: its checkpoint is refused: %s", batch[0].task.task_id, error.reason)
+            news[0].refused(error)
+        else:
+            for held, said in zip(batch, news, strict=True):
+                if said is not None:
+                    held.context._put_back(said)
+        for held in batch:
+            await self._send(transport, [held], sent_at=asyncio.get_running_loop().time())
 
     def _answered(self, held: Held, said: News | None, item: ItemAnswer, sent_at: float) -> None:
         if item.error is None:

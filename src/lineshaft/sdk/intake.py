@@ -49,6 +49,13 @@ class Intake:
         """Look again: there may be room."""
         self._wake.set()
 
+    def ask_anew(self) -> None:
+        """Withdraw a parked claim for another; a session whose hello is out of date is left."""
+        if self._parked is not None and not self._parked.done():
+            self._recount = True  # its answer may be on its way
+            self._parked.cancel()
+        self._wake.set()
+
     def stop(self) -> None:
         """Take nothing in any more; a parked claim is withdrawn."""
         self._open = False

@@ -129,6 +129,10 @@ class Pool:
         """Say that there may be room."""
         self._intake.stir()
 
+    def ask_anew(self) -> None:
+        """Ask again, since there are other tasks to ask for."""
+        self._intake.ask_anew()
+
     def tokens(self) -> list[str]:
         """Give the leases that are held."""
         return [token for token, held in self._held.items() if not held.acknowledged]

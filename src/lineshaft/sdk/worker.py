@@ -8,6 +8,7 @@ once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import secrets
@@ -47,8 +48,8 @@ class Worker:
     """Executes the tasks of an App until it is told to stop: `await worker.run()`, or for the length of a
     block `async with app.worker():`.
 
-    It asks only for tasks that the App defines, so it may stand beside workers of other programs; what is
-    defined later is asked for within half a minute. `ledger` is where a supervisor reads what is held.
+    It asks only for tasks that the App defines, also those that it defines later, so it may stand
+    beside workers of other programs. `ledger` is where a supervisor reads what is held.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class Worker:
         self._connection = Connection(self.client.open_transport())
         self.heart.start()
         self._loop = loop = asyncio.get_running_loop()
+        self.client.tell(self)
         if signals:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._signalled, number)
@@ -167,12 +169,21 @@ class Worker:
                 "before the worker starts"
             )
 
+    def defined(self) -> None:
+        """Ask from now on also for the task that was just defined. In any thread."""
+        self._in_loop(self._ask_anew)
+
+    def _ask_anew(self) -> None:
+        for pool in self.pools:
+            pool.ask_anew()
+
     def _in_loop(self, do: Callable[[], None]) -> None:
         loop = self._loop
         if loop is None or loop is asyncio._get_running_loop():
             do()
         else:
-            loop.call_soon_threadsafe(do)
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and the worker with it
+                loop.call_soon_threadsafe(do)
 
     def _drain(self, reason: str) -> None:
         if not self._draining.is_set():
