@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import enum
+import functools
 from typing import Any, Literal, NamedTuple, TypedDict
 from uuid import UUID
 
@@ -183,6 +184,61 @@ def test_a_handler_that_takes_anything_by_name_is_given_it() -> None:
     with pytest.raises(WrongArgument) as caught:
         bound(task, b'{"first":1,"x":"no"}')
     assert caught.value.field == "x"
+
+
+def test_what_is_taken_by_any_name_is_checked_before_enqueue() -> None:
+    @app.task("any-int")
+    async def anything(**numbers: int) -> None: ...
+
+    with pytest.raises(WrongArgument, match="argument `b`: Expected `int`, got `str`"):
+        encode_call(anything, (), {"a": 1, "b": "two"})
+
+
+def test_a_wrong_key_names_its_argument() -> None:
+    @app.task("by-number")
+    async def by_number(names: dict[int, str]) -> None: ...
+
+    with pytest.raises(WrongArgument, match="argument `names`: expected `int`, got `str` as a key") as caught:
+        encode_call(by_number, (), {"names": {"x": "y"}})
+    assert caught.value.field == "names"
+
+
+def test_partials_and_callable_objects_are_handlers_with_their_annotations() -> None:
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    class Times:
+        async def __call__(self, n: int) -> int:
+            return n
+
+    partial: Any = app.task("partial")(functools.partial(add, 1))
+    times: Any = app.task("times")(Times())
+    assert encode_call(partial, (), {"b": 2}) == b'{"b":2}'
+    for task, given in ((partial, {"b": "x"}), (times, {"n": "x"})):
+        with pytest.raises(WrongArgument, match="expected `int`"):
+            encode_call(task, (), given)
+
+
+async def test_what_is_no_task_is_told_how_to_become_one() -> None:
+    own: Any = App("memory://")
+
+    def handler() -> None: ...
+
+    for wrong in (handler, "handler"):
+        with pytest.raises(WrongArgument, match=r"@app\.task\(\) makes one of a function"):
+            await own.enqueue(wrong)
+    task = own.task()(handler)
+    with pytest.raises(WrongArgument, match=r"expected what `task\.bind\(…\)` makes"):
+        await own.enqueue_many([task])
+    await own.close()
+
+
+def test_a_method_cannot_be_a_task() -> None:
+    with pytest.raises(WrongDefinition, match="no object travels with a task"):
+
+        class Shop:
+            @app.task()
+            async def sell(self, n: int) -> None: ...
 
 
 def test_a_payload_of_null_is_a_call_without_arguments() -> None:

@@ -84,6 +84,7 @@ def test_a_wrong_option_is_named(options: dict[str, Any], field: str, reason: st
     with pytest.raises(Invalid) as caught:
         send.configure(**options)
     assert reason in caught.value.reason
+    assert f"`{field}" in caught.value.reason, "the field is named in words too"
     assert caught.value.field == field
 
 

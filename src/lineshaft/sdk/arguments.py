@@ -6,6 +6,7 @@ encodes to, with the very decoder that the worker will use: what passes here bin
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 import typing
@@ -31,6 +32,10 @@ class Arguments:
         hints = _hints(handler, task, scope)
         self.result_type: Any = hints.pop("return", Any)
         parameters = inspect.signature(handler).parameters
+        if next(iter(parameters), None) in ("self", "cls"):
+            raise WrongDefinition(
+                f"{task} is a method, and no object travels with a task; make it a function", field="self"
+            )
         self.context = _context_parameter(task, parameters, hints)
         self._positional: list[str] = []
         self._keywords: list[str] = []
@@ -56,6 +61,8 @@ class Arguments:
         except Exception:  # a model's own serializer may raise anything
             raise self._unencodable(given) from None
         self._check(payload)
+        if self._has_extra:
+            self._extras(payload)
         return payload
 
     def decode(self, payload: bytes, context: Context) -> tuple[list[Any], dict[str, Any]]:
@@ -168,8 +175,13 @@ class Arguments:
 
 
 def _hints(handler: Callable[..., Any], task: str, scope: Mapping[str, Any]) -> dict[str, Any]:
+    function: Any = handler
+    while isinstance(function, functools.partial):
+        function = function.func
+    if not inspect.isroutine(function) and not isinstance(function, type):
+        function = type(function).__call__
     try:
-        return typing.get_type_hints(handler, localns=dict(scope), include_extras=True)
+        return typing.get_type_hints(function, localns=dict(scope), include_extras=True)
     except NameError as error:
         raise WrongDefinition(
             f"{task}: an annotation cannot be resolved ({error}); import the type at run time, "

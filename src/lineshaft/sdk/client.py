@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
 
@@ -12,7 +13,7 @@ import msgspec
 
 from lineshaft.errors import BY_TYPE, Conflict, LineshaftError
 from lineshaft.sdk.connections import Connections
-from lineshaft.sdk.failures import EnqueueFailed, WrongDefinition
+from lineshaft.sdk.failures import EnqueueFailed, WrongArgument, WrongDefinition
 from lineshaft.sdk.handle import WAIT, Handle
 from lineshaft.sdk.options import TaskOptions, checked
 from lineshaft.sdk.sync import SyncClient
@@ -55,6 +56,7 @@ class Client:
         self.hooks: list[AfterExecution] = []
         self._connections = Connections(opener)
         self._sync: SyncClient | None = None
+        self._workers: weakref.WeakSet[Worker] = weakref.WeakSet()
 
     # -- defining ----------------------------------------------------------------------------------
 
@@ -138,6 +140,8 @@ class Client:
         bodies: list[wire.Enqueue] = []
         decoders: list[msgspec.json.Decoder[Any]] = []
         for call in calls:
+            if not hasattr(call, "payload"):
+                raise WrongArgument(f"expected what `task.bind(…)` makes, not {call!r}", field="calls")
             bodies.append(_body(call.task, call.payload, connection.new_id))
             decoders.append(call.task.definition.result)
         items: list[wire.BulkItem] = []
@@ -297,6 +301,12 @@ class Client:
                 field="name",
             )
         self.definitions[definition.name] = definition
+        for worker in list(self._workers):
+            worker.defined()
+
+    def tell(self, worker: Worker) -> None:
+        """Tell a worker of every definition that is yet to come."""
+        self._workers.add(worker)
 
     async def _enqueue(self, task: Task[Any, R], payload: bytes, *, wait: float | None = None) -> Handle[R]:
         connection = self._connections.current()

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-_PATH = re.compile(r" - at `\$(?P<path>[^`]*)`$")
+_PATH = re.compile(r" - at (?:`(?P<key>key)` in )?`\$(?P<path>[^`]*)`$")
 
 
 def encode(value: Any) -> bytes:
@@ -35,7 +35,8 @@ def split_path(message: str) -> tuple[str, str]:
     found = _PATH.search(message)
     if found is None:
         return message, ""
-    return message[: found.start()], found["path"].lstrip(".")
+    what = message[: found.start()]
+    return f"{what} as a key" if found["key"] else what, found["path"].lstrip(".")
 
 
 def _custom_types(annotation: Any) -> list[type]:

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypedDict
 
 import msgspec
 
-from lineshaft.errors import Invalid
+from lineshaft.errors import Invalid, Malformed
 from lineshaft.sdk import encoding
 from lineshaft.sdk.failures import WrongDefinition
 from lineshaft.sdk.outcomes import Duration
@@ -64,10 +64,22 @@ def checked(options: Mapping[str, Any]) -> dict[str, Any]:
         if check is None:
             raise WrongDefinition(f"unknown option `{name}`{_did_you_mean(name)}", field=name)
         if value is not None:
-            fields[name] = check(value, name)
+            fields[name] = named(check, value, name)
     if "delay" in fields and "run_at" in fields:
         raise Invalid("say `delay` or `run_at`, not both", field="delay")
     return _with_affinity(fields)
+
+
+def named(check: Callable[[Any, str], Any], value: Any, name: str) -> Any:
+    """Check an option; an error says its name also in words."""
+    try:
+        return check(value, name)
+    except (Invalid, Malformed) as error:
+        where = error.field or name
+        if f"`{where}`" in error.reason:
+            raise
+        found = f" is {value!r}" if where == name else ""
+        raise Invalid(f"`{where}`{found}: {error.reason}", field=where) from None
 
 
 def duration(value: Duration, field: str) -> str | int | float:

@@ -12,7 +12,7 @@ from lineshaft.errors import Invalid
 from lineshaft.sdk import encoding
 from lineshaft.sdk.arguments import Arguments
 from lineshaft.sdk.context import Context
-from lineshaft.sdk.failures import WrongDefinition
+from lineshaft.sdk.failures import WrongArgument, WrongDefinition
 from lineshaft.sdk.options import TaskOptions, checked, seconds
 from lineshaft.sdk.outcomes import Completed, Duration, Failed
 from lineshaft.values.ids import check_name
@@ -124,6 +124,11 @@ class TaskDecorator(Protocol):
 
 def encode_call(task: Task[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
     """Encode a call's arguments as the payload of `task`; WrongArgument names the one that does not fit."""
+    if not hasattr(task, "definition"):
+        raise WrongArgument(
+            f"expected a task, not {task!r}: @app.task() makes one of a function, enqueue_named takes a name",
+            field="task",
+        )
     arguments = task.definition.arguments
     if arguments is not None:
         return arguments.encode(args, kwargs)

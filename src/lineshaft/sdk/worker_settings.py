@@ -8,7 +8,7 @@ from typing import TypedDict
 import msgspec
 
 from lineshaft.errors import Invalid
-from lineshaft.sdk.options import checked, duration, integer, seconds
+from lineshaft.sdk.options import checked, duration, integer, named, seconds
 from lineshaft.sdk.outcomes import Duration
 from lineshaft.values.ids import check_name
 
@@ -73,9 +73,11 @@ def worker_settings(
     return WorkerSettings(
         pools=_pools(queues, concurrency),
         prefetch=integer(0, 1000)(prefetch, "prefetch"),
-        grace=seconds(grace, "grace"),
-        lease=None if lease is None else duration(lease, "lease"),
-        name=None if name is None else check_name(name, field="name"),
+        grace=named(seconds, grace, "grace"),
+        lease=None if lease is None else named(duration, lease, "lease"),
+        name=None
+        if name is None
+        else named(lambda value, field: check_name(value, field=field), name, "name"),
         capability=None if affinity is None else affinity.capability,
         resources=None if affinity is None else affinity.resources,
         push=push,
