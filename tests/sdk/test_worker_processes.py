@@ -147,6 +147,39 @@ async def test_a_crash_is_not_charged_to_those_who_only_waited(
     await transport.close()
 
 
+async def test_what_was_on_its_way_to_a_process_that_died_waits_for_no_lease(
+    app: App, coordinator: Coordinator, workshop: Workshop
+) -> None:
+    transport = app.open_transport()
+    supervisor = Supervisor(
+        "tasks:app",
+        worker_settings({"default": 5, "mail": 5}),
+        processes=1,
+        transport=transport,
+        directory=workshop.folder,
+        url=coordinator.url,
+    )
+    running = asyncio.create_task(supervisor.run())
+    hog = await app.enqueue(tasks.hog.configure(max_retries=0))
+    await workshop.until("hog 1")  # from now on it reads nothing of what is pushed
+    handles = await app.enqueue_many(
+        tasks.add.configure(queue=queue).bind(1, 2) for queue in ("default", "mail", "default")
+    )
+
+    async def states() -> set[str]:
+        return {await handle.state() for handle in handles}
+
+    await until(states, {"running"})
+    os.kill(supervisor.pids[0], signal.SIGKILL)
+    assert [await handle.result("15s") for handle in handles] == [3, 3, 3]
+    assert {(info.attempt, info.lost_leases) for info in [await one.info() for one in handles]} == {(1, 0)}
+    with pytest.raises(TaskFailed, match="worker_crashed"):
+        await hog.result("5s")
+    supervisor.stop()
+    await asyncio.wait_for(running, 20)
+    await transport.close()
+
+
 @pytest.mark.parametrize("words", [1, 2])
 async def test_a_process_that_does_not_stop_is_killed_and_its_tasks_go_back(
     app: App, coordinator: Coordinator, workshop: Workshop, monkeypatch: pytest.MonkeyPatch, words: int

@@ -22,6 +22,8 @@ from lineshaft.sdk.held_ledger import HeldLedger
 from lineshaft.sdk.loading import load_app
 from lineshaft.sdk.worker import Worker
 from lineshaft.sdk.worker_settings import WorkerSettings
+from lineshaft.values.instants import format_instant
+from lineshaft.wire.workers import Worker as Identity
 
 MISCONFIGURED = 78
 """Exit code (EX_CONFIG) for what a restart cannot cure."""
@@ -35,6 +37,7 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
     app: str
     directory: str
     settings: WorkerSettings
+    identity: Identity
     ledger: str
     url: str | None = None
     log_level: str = "INFO"
@@ -45,9 +48,9 @@ def main() -> int:
     orders = msgspec.json.decode(sys.stdin.buffer.readline(), type=Orders)
     lifeline = _take_stdin()
     faulthandler.enable()  # where a crash in an extension happened is told on standard error
-    logging.basicConfig(
-        level=orders.log_level, format="%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
-    )
+    lines = logging.StreamHandler()
+    lines.setFormatter(_Lines("%(asctime)s %(levelname)s %(name)s [%(process)d]: %(message)s"))
+    logging.basicConfig(level=orders.log_level, handlers=[lines])
     try:
         asyncio.run(_work(orders, lifeline))
     except LineshaftError as error:
@@ -56,11 +59,19 @@ def main() -> int:
     return 0
 
 
+class _Lines(logging.Formatter):
+    """Instants in UTC with milliseconds, as the supervisor's own."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 (logging's name)
+        return format_instant(int(record.created * 1000))
+
+
 async def _work(orders: Orders, lifeline: int) -> None:
     client = load_app(orders.app, directory=Path(orders.directory))
     if orders.url is not None:
         client.served_at(orders.url)
-    worker = Worker(client, orders.settings, ledger=HeldLedger(Path(orders.ledger)))
+    ledger = HeldLedger(Path(orders.ledger))
+    worker = Worker(client, orders.settings, ledger=ledger, identity=orders.identity)
     _watch_supervisor(lifeline, worker, asyncio.get_running_loop())
     try:
         await worker.run(signals=True)

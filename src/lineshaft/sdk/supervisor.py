@@ -3,8 +3,8 @@ it.
 
 The supervisor executes nothing, so nothing that a handler does can take it along. What a process held is in
 its ledger (a mapped file). After a crash the tasks whose code was running at that instant are failed with
-type `worker_crashed`, which uses up an attempt, so a task that kills its worker ends; what only waited there
-goes back unburned.
+type `worker_crashed`, which uses up an attempt, so a task that kills its worker ends; what only waited there,
+or was on its way there, goes back unburned.
 
 Crashes without a task to blame are the program's own. Beyond an *intensity* (so many within so many seconds,
 after Erlang/OTP's supervisors) restarting cannot help, and the whole stops with an error that says why.
@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -29,10 +30,12 @@ from lineshaft.sdk.child import MISCONFIGURED, Orders
 from lineshaft.sdk.failures import CrashLoop
 from lineshaft.sdk.held_ledger import Entry, HeldLedger, read_ledger, to_blame
 from lineshaft.sdk.transport import Transport
+from lineshaft.sdk.worker import identity_of, pool_identity
 from lineshaft.sdk.worker_settings import WorkerSettings
-from lineshaft.wire import CALLS
+from lineshaft.wire import CALLS, Call, Claim
 from lineshaft.wire.tasks import TaskError
 from lineshaft.wire.workers import FailItem, Item, ReleaseItem, Report
+from lineshaft.wire.workers import Worker as Identity
 
 INTENSITY = 5
 PERIOD = 10.0
@@ -45,6 +48,9 @@ HURRIED = 6.0
 """The same after it was told to end at once."""
 CHARGE_FOR = 60.0
 """How long the supervisor tries to tell the coordinator of a crash; the leases run out by themselves."""
+
+NO_TASK = "lineshaft.no-task"
+"""A name by which there is nothing to claim."""
 
 _logger = logging.getLogger("lineshaft.supervisor")
 
@@ -80,6 +86,7 @@ class Supervisor:
         self._period = period
         self._blameless: deque[float] = deque()
         self._children: dict[int, asyncio.subprocess.Process] = {}
+        self._identities: dict[int, Identity] = {}
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._charges: set[asyncio.Task[None]] = set()
@@ -139,15 +146,16 @@ class Supervisor:
             process = await self._start(number, ledger)
             code = await self._end_of(process)
             del self._children[number]
+            identity = self._identities.pop(process.pid)
             held = read_ledger(ledger)
             if code is None:
-                self._tell(held, [], f"worker process {process.pid} was killed")
+                self._tell(identity, held, [], how=f"worker process {process.pid} was killed")
                 return
-            if code == 0:
+            if code == 0 or (self._stopping.is_set() and code == -signal.SIGTERM and not held):
                 return  # it was told to go: by us, or drained by the coordinator
             if loop.time() - started > STEADY:
                 backoff.succeeded()
-            self._crashed(process.pid, code, held)
+            self._crashed(identity, code, held)
             if not self._stopping.is_set():
                 await self._pause(backoff.after_failure())
 
@@ -187,10 +195,13 @@ class Supervisor:
             start_new_session=True,
         )
         self._children[number] = process
+        settings = self._settings_of(number)
+        identity = self._identities[process.pid] = identity_of(settings, process.pid)
         orders = Orders(
             app=self._app,
             directory=str(self._directory),
-            settings=self._settings_of(number),
+            settings=settings,
+            identity=identity,
             ledger=str(ledger),
             url=self._url,
             log_level=self._log_level,
@@ -206,10 +217,11 @@ class Supervisor:
             return self._settings
         return msgspec.structs.replace(self._settings, name=f"{self._settings.name}-{number}")
 
-    def _crashed(self, pid: int, code: int, held: list[Entry]) -> None:
+    def _crashed(self, identity: Identity, code: int, held: list[Entry]) -> None:
+        pid = identity.pid
         how = describe_exit(code)
         blamed = to_blame(held)
-        self._tell(held, blamed, f"worker process {pid} {how}")
+        self._tell(identity, held, blamed, how=f"worker process {pid} {how}")
         if code == MISCONFIGURED:
             raise CrashLoop("the worker cannot start as it is configured; its log above says why")
         if blamed:
@@ -231,27 +243,40 @@ class Supervisor:
                 f"task to blame (the last one {how}); restarting cannot help: see what they wrote above"
             )
 
-    def _tell(self, held: list[Entry], blamed: list[Entry], how: str) -> None:
-        if held:
-            charge = asyncio.create_task(self._charge(held, blamed, how))
-            self._charges.add(charge)
-            charge.add_done_callback(self._charges.discard)
-
-    async def _charge(self, held: list[Entry], blamed: list[Entry], how: str) -> None:
-        """Tell the coordinator what became of the tasks of a dead process."""
+    def _tell(self, identity: Identity, held: list[Entry], blamed: list[Entry], *, how: str) -> None:
         items: list[Item] = [_failed(entry, how) for entry in blamed]
         items += [_released(entry) for entry in held if entry not in blamed]
-        backoff = Backoff()
+        charge = asyncio.create_task(self._charge(identity, items))
+        self._charges.add(charge)
+        charge.add_done_callback(self._charges.discard)
+
+    async def _charge(self, identity: Identity, items: list[Item]) -> None:
+        """Tell the coordinator what became of the tasks of a dead process."""
         try:
             async with asyncio.timeout(CHARGE_FOR):
-                while True:
-                    try:
-                        await self._transport.call(CALLS["report"], body=Report(items=items), timeout=10.0)
-                        return
-                    except Retryable as error:
-                        await asyncio.sleep(backoff.after_failure(error.retry_after))
+                if items:
+                    await self._until_answered(CALLS["report"], Report(items=items))
+                for queues, _ in self._settings.pools:
+                    await self._until_answered(CALLS["claim"], self._last_claim(identity, queues))
         except (TimeoutError, LineshaftError) as error:
-            _logger.error("%d tasks of a dead process end with their leases: %s", len(held), error)
+            _logger.error("what a dead process held (%d tasks) ends with its leases: %s", len(items), error)
+
+    def _last_claim(self, identity: Identity, queues: list[str] | None) -> Claim:
+        """Claim nothing in the name of a dead process, holding nothing.
+
+        So what was on its way to it when it died, and is in no ledger, goes back unburned.
+        """
+        worker = pool_identity(identity, self._settings, queues)
+        return Claim(worker=worker, names=[NO_TASK], max=1, holding=[])
+
+    async def _until_answered(self, call: Call, body: Any) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                await self._transport.call(call, body=body, timeout=10.0)
+                return
+            except Retryable as error:
+                await asyncio.sleep(backoff.after_failure(error.retry_after))
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

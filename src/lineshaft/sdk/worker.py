@@ -49,17 +49,23 @@ class Worker:
     block `async with app.worker():`.
 
     It asks only for tasks that the App defines, also those that it defines later, so it may stand
-    beside workers of other programs. `ledger` is where a supervisor reads what is held.
+    beside workers of other programs. `ledger` is where a supervisor reads what is held, `identity`
+    what it gave the process.
     """
 
     def __init__(
-        self, client: Client, settings: WorkerSettings | None = None, *, ledger: HeldLedger | None = None
+        self,
+        client: Client,
+        settings: WorkerSettings | None = None,
+        *,
+        ledger: HeldLedger | None = None,
+        identity: Identity | None = None,
     ) -> None:
         self.client = client
         self.settings = settings or WorkerSettings()
         self.ledger = ledger
         self.lease = self.settings.lease
-        self.identity = _identity(self.settings)
+        self.identity = identity or identity_of(self.settings, os.getpid())
         self.heart = Heart(client.open_transport)
         self._threads = Threads()
         self.executor = Executor(
@@ -198,9 +204,7 @@ class Worker:
 
     def identity_for(self, queues: list[str] | None) -> Identity:
         """Say who a pool is: what one says that it holds must not count against another's tasks."""
-        if len(self.settings.pools) == 1 or queues is None:
-            return self.identity
-        return msgspec.structs.replace(self.identity, id=f"{self.identity.id}:{queues[0]}")
+        return pool_identity(self.identity, self.settings, queues)
 
     def is_async(self, name: str) -> bool:
         """Tell whether the handler of a task is a coroutine and so can be interrupted."""
@@ -285,18 +289,26 @@ class Worker:
         _logger.info("worker %s has stopped", self.identity.id)
 
 
-def _identity(settings: WorkerSettings) -> Identity:
+def identity_of(settings: WorkerSettings, pid: int) -> Identity:
+    """Make the identity of a worker in the process `pid` of this machine."""
     host = socket.gethostname()
     return Identity(
-        id=settings.name or f"{host}-{os.getpid()}-{secrets.token_hex(3)}",
+        id=settings.name or f"{host}-{pid}-{secrets.token_hex(3)}",
         incarnation=secrets.token_hex(8),
         name=settings.name,
         version=__version__,
         capabilities=settings.capability,
         resources=settings.resources,
         host=host,
-        pid=os.getpid(),
+        pid=pid,
     )
+
+
+def pool_identity(identity: Identity, settings: WorkerSettings, queues: list[str] | None) -> Identity:
+    """Give the identity under which one pool of a worker claims."""
+    if len(settings.pools) == 1 or queues is None:
+        return identity
+    return msgspec.structs.replace(identity, id=f"{identity.id}:{queues[0]}")
 
 
 def _describe(settings: WorkerSettings) -> str:

@@ -75,13 +75,15 @@ def worker_settings(
         prefetch=integer(0, 1000)(prefetch, "prefetch"),
         grace=named(seconds, grace, "grace"),
         lease=None if lease is None else named(duration, lease, "lease"),
-        name=None
-        if name is None
-        else named(lambda value, field: check_name(value, field=field), name, "name"),
+        name=None if name is None else named(_worker_id, name, "name"),
         capability=None if affinity is None else affinity.capability,
         resources=None if affinity is None else affinity.resources,
         push=push,
     )
+
+
+def _worker_id(value: str, field: str) -> str:
+    return check_name(value, field=field)
 
 
 def _pools(queues: Queues, concurrency: int) -> tuple[tuple[list[str] | None, int], ...]:
