@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from lineshaft import App, Context, ResultTimeout, WrongDefinition
+from lineshaft import App, Context, ResultTimeout, TaskCancelled, WrongDefinition
 from lineshaft.errors import TooLarge
 
 
@@ -110,6 +110,23 @@ async def test_a_checkpoint_too_large_for_a_request_costs_nobody_a_lease() -> No
             handles = [await app.enqueue(others) for _ in range(3)]
             assert await app.enqueue_and_wait(greedy.configure(wait="10s")) == 1
             assert [await handle.result("10s") for handle in handles] == [1, 1, 1]
+
+
+async def test_a_cancel_waits_for_no_heartbeat() -> None:
+    async with App("memory://") as app:
+        started = asyncio.Event()
+
+        @app.task(lease="1h")
+        async def endless() -> None:
+            started.set()
+            await asyncio.Event().wait()
+
+        async with app.worker({"mail": 1, "default": 1}):
+            handle = await app.enqueue(endless)
+            await started.wait()
+            await handle.cancel("enough")
+            with pytest.raises(TaskCancelled, match="enough"):
+                await handle.result("5s")
 
 
 async def test_a_worker_runs_once() -> None:

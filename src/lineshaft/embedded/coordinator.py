@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
 
+from lineshaft.core.replies import Directive
 from lineshaft.engine.clock import Clock
 from lineshaft.engine.engine import Engine
 from lineshaft.errors import TooLarge
@@ -20,7 +22,7 @@ from lineshaft.server.endpoints import Endpoint
 from lineshaft.server.identity import Identity, KeyRing
 from lineshaft.server.settings import Limits
 from lineshaft.store.urls import open_store
-from lineshaft.wire import CALLS, Call
+from lineshaft.wire import CALLS, Call, PushedDirective
 
 _encode = msgspec.json.Encoder().encode
 
@@ -60,6 +62,18 @@ class Coordinator:
             call, self._identity, id=id, query=query, body=read, traceparent=traceparent
         )
 
+    async def directives(
+        self, workers: Collection[tuple[str, str | None]], tell: Callable[[PushedDirective], None]
+    ) -> None:
+        """Tell of what concerns workers (id and incarnation) at once, until cancelled."""
+        tenant, known = self._identity.tenant, frozenset(workers)
+
+        def wanted(directive: Directive) -> bool:
+            return directive.tenant == tenant and (directive.worker_id, directive.incarnation) in known
+
+        with self.engine.directives(wanted, lambda directive: tell(_pushed(directive))):
+            await asyncio.Event().wait()
+
     async def close(self) -> None:
         """Answer whoever waits, store what is acknowledged, close the store; idempotent."""
         await self.engine.close()
@@ -69,3 +83,12 @@ class Coordinator:
         if len(body) > endpoint.limit:
             raise TooLarge(f"a body of {len(body)} bytes is above the limit of {endpoint.limit}")
         return endpoint.read_body(body, "application/json")
+
+
+def _pushed(directive: Directive) -> PushedDirective:
+    return PushedDirective(
+        directive=directive.directive,  # type: ignore[arg-type]  # core has no word for the wire's words
+        task_id=directive.task_id,
+        lease_token=directive.token,
+        reason=directive.reason,
+    )

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable, Collection
 from typing import Any
 
 import msgspec
 
 from lineshaft.embedded.coordinator import Coordinator
 from lineshaft.sdk.loop_thread import LoopThread
-from lineshaft.wire import Call
+from lineshaft.wire import Call, PushedDirective
 
 
 class ThreadedCoordinator:
@@ -38,6 +39,13 @@ class ThreadedCoordinator:
         """See `Serves.call`. Raises StoreInUse and the like while the store cannot be opened."""
         coordinator = await self.opened()
         return await coordinator.call(call, id=id, query=query, body=body, traceparent=traceparent)
+
+    async def directives(
+        self, workers: Collection[tuple[str, str | None]], tell: Callable[[PushedDirective], None]
+    ) -> None:
+        """See `Serves.directives`."""
+        coordinator = await self.opened()
+        await coordinator.directives(workers, tell)
 
     async def opened(self) -> Coordinator:
         """Give the coordinator, opening it where that was not done; awaited in `loop`."""

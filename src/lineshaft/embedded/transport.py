@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 import msgspec
@@ -12,7 +13,7 @@ from lineshaft.embedded.bridge import Bridge
 from lineshaft.sdk.backoff import repeat
 from lineshaft.sdk.tracing import traceparent
 from lineshaft.sdk.transport import PushSession
-from lineshaft.wire import Call, Hello
+from lineshaft.wire import Call, Hello, PushedDirective
 
 RETRY_FOR = 30.0
 
@@ -28,6 +29,11 @@ class Serves(Protocol):
         self, call: Call, *, id: str | None, query: msgspec.Struct | None, body: Any, traceparent: str | None
     ) -> Any:
         """Make a call and return its answer struct. Raises LineshaftError."""
+
+    async def directives(
+        self, workers: Collection[tuple[str, str | None]], tell: Callable[[PushedDirective], None]
+    ) -> None:
+        """Tell of what concerns workers, in `loop`, until cancelled."""
 
 
 class InProcessTransport:
@@ -60,6 +66,14 @@ class InProcessTransport:
             return await made if bridge is None else await bridge.run(made)
 
         return await repeat(once, retry_for=self._retry_for)
+
+    async def directives(
+        self, workers: Collection[tuple[str, str | None]], tell: Callable[[PushedDirective], None]
+    ) -> None:
+        """See `TellsDirectives`."""
+        telling = self._coordinator.directives(workers, tell)
+        bridge = self._bridge_home()
+        await (telling if bridge is None else bridge.run(telling))
 
     def _bridge_home(self) -> Bridge | None:
         """Give the bridge from the running loop to the coordinator's, None where they are the same."""

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Callable, Collection
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -50,3 +51,15 @@ class Transport(Protocol):
 
     async def close(self) -> None:
         """Give back connections; idempotent."""
+
+
+@runtime_checkable
+class TellsDirectives(Protocol):
+    """A transport without sessions that tells of directives at once all the same."""
+
+    async def directives(
+        self, workers: Collection[tuple[str, str | None]], tell: Callable[[PushedDirective], None]
+    ) -> None:
+        """Tell of what concerns workers (id and incarnation), in any thread, until cancelled. Raises
+        AppClosed.
+        """

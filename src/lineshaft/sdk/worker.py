@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import secrets
@@ -25,15 +26,15 @@ from lineshaft.sdk.backoff import Backoff
 from lineshaft.sdk.client import Client
 from lineshaft.sdk.connections import Connection
 from lineshaft.sdk.execution import Executor
-from lineshaft.sdk.failures import WrongDefinition
+from lineshaft.sdk.failures import AppClosed, WrongDefinition
 from lineshaft.sdk.heart import Heart
 from lineshaft.sdk.held_ledger import HeldLedger
 from lineshaft.sdk.pool import Pool
 from lineshaft.sdk.threads import Threads
-from lineshaft.sdk.transport import Transport
+from lineshaft.sdk.transport import TellsDirectives, Transport
 from lineshaft.sdk.worker_settings import WorkerSettings
 from lineshaft.version import __version__
-from lineshaft.wire import Call
+from lineshaft.wire import Call, PushedDirective
 from lineshaft.wire.workers import Worker as Identity
 
 UNWIND = 2.0
@@ -102,13 +103,15 @@ class Worker:
                 loop.add_signal_handler(number, self._signalled, number)
         running = [asyncio.create_task(pool.run()) for pool in self.pools]
         draining = asyncio.create_task(self._draining.wait())
+        listening = asyncio.create_task(self._listen())
         _logger.info("worker %s is ready: %s", self.identity.id, _describe(self.settings))
         try:
             await asyncio.wait({*running, draining}, return_when=asyncio.FIRST_COMPLETED)
             await self._wind_down(running)
         finally:
             draining.cancel()
-            await self._close(running)
+            listening.cancel()
+            await self._close([*running, listening])
             if signals:
                 for number in (signal.SIGTERM, signal.SIGINT):
                     loop.remove_signal_handler(number)
@@ -278,6 +281,19 @@ class Worker:
         await asyncio.wait({sent}, timeout=DELIVER / 4 if hurried else DELIVER)
         sent.cancel()
         await asyncio.gather(sent, return_exceptions=True)
+
+    async def _listen(self) -> None:
+        """Hear at once of a cancel, where that costs nothing; else a heartbeat or a session brings it."""
+        if isinstance(self.transport, TellsDirectives):
+            workers = [(pool.identity.id, pool.identity.incarnation) for pool in self.pools]
+            with contextlib.suppress(AppClosed):
+                await self.transport.directives(
+                    workers, lambda pushed: self._in_loop(functools.partial(self._told, pushed))
+                )
+
+    def _told(self, pushed: PushedDirective) -> None:
+        for pool in self.pools:
+            pool.told(pushed)
 
     async def _close(self, running: list[asyncio.Task[None]]) -> None:
         for task in running:
