@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from lineshaft import App, Context, Task, WrongArgument, WrongDefinition
+from lineshaft import App, Cancel, Context, Snooze, Task, WrongArgument, WrongDefinition
 from lineshaft.sdk.outcomes import Completed
 from lineshaft.sdk.task import encode_call
 
@@ -231,6 +231,16 @@ async def test_what_is_no_task_is_told_how_to_become_one() -> None:
     with pytest.raises(WrongArgument, match=r"expected what `task\.bind\(…\)` makes"):
         await own.enqueue_many([task])
     await own.close()
+
+
+@pytest.mark.parametrize("kind", [str | Snooze, Snooze | Cancel, Cancel, str | None | Cancel])
+def test_an_outcome_in_the_annotation_of_a_result_is_no_result(kind: Any) -> None:
+    def handler() -> Any: ...
+
+    handler.__annotations__["return"] = kind
+    task = App("memory://").task()(handler)
+    wanted = b'"x"' if str in getattr(kind, "__args__", ()) else b"null"
+    assert task.definition.result.decode(wanted) == msgspec.json.decode(wanted)
 
 
 def test_a_method_cannot_be_a_task() -> None:

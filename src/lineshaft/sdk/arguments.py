@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,6 +19,7 @@ import msgspec
 from lineshaft.sdk import encoding
 from lineshaft.sdk.context import Context
 from lineshaft.sdk.failures import WrongArgument, WrongDefinition
+from lineshaft.sdk.outcomes import Cancel, Snooze
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _NAMED = re.compile(r"^Object (?P<what>missing required|contains unknown) field `(?P<name>[^`]*)`$")
@@ -30,7 +32,7 @@ class Arguments:
     def __init__(self, handler: Callable[..., Any], *, task: str, scope: Mapping[str, Any]) -> None:
         self.task = task
         hints = _hints(handler, task, scope)
-        self.result_type: Any = hints.pop("return", Any)
+        self.result_type = _result_type(hints.pop("return", Any))
         parameters = inspect.signature(handler).parameters
         if next(iter(parameters), None) in ("self", "cls"):
             raise WrongDefinition(
@@ -187,6 +189,14 @@ def _hints(handler: Callable[..., Any], task: str, scope: Mapping[str, Any]) -> 
             f"{task}: an annotation cannot be resolved ({error}); import the type at run time, "
             "not only under TYPE_CHECKING"
         ) from None
+
+
+def _result_type(annotation: Any) -> Any:
+    """Give what a result may be: an outcome that a handler may return instead is none."""
+    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
+        return None if annotation in (Snooze, Cancel) else annotation
+    kinds = [kind for kind in typing.get_args(annotation) if kind not in (Snooze, Cancel)]
+    return typing.Union[tuple(kinds)] if kinds else None  # noqa: UP007 (made of a list)
 
 
 def _context_parameter(

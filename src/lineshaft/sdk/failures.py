@@ -13,6 +13,7 @@ LineshaftError
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from lineshaft.errors import Invalid, LineshaftError
@@ -35,6 +36,9 @@ class EnqueueFailed(LineshaftError):
         super().__init__(reason)
         self.errors = dict(errors)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(EnqueueFailed, errors=self.errors), (self.reason,)
+
 
 class TaskFailed(LineshaftError):
     """The task ended as failed; `failure_type`, `stack` and `data` are what its last attempt reported."""
@@ -48,6 +52,10 @@ class TaskFailed(LineshaftError):
         self.failure_type = failure_type
         self.stack = stack
         self.data = data
+
+    def __reduce__(self) -> tuple[object, ...]:
+        rest = {"failure_type": self.failure_type, "stack": self.stack, "data": self.data}
+        return partial(TaskFailed, task_id=self.task_id or "", **rest), (self.reason,), self.__dict__
 
 
 class TaskCancelled(LineshaftError):

@@ -133,13 +133,16 @@ class Handle(Generic[R_co]):
         if seen.state == "completed":
             return self._decode(b"null" if isinstance(seen.result, msgspec.UnsetType) else bytes(seen.result))
         error = msgspec.json.decode(seen.error or b"null", type=_Error | None) or _Error()
-        raise TaskFailed(
+        failure = TaskFailed(
             f"task {self.task_id} failed with {error.type}: {error.message}",
             task_id=self.task_id,
             failure_type=error.type,
             stack=error.stack,
             data=error.data,
         )
+        if error.stack:
+            failure.add_note(f"In the worker:\n{error.stack.rstrip()}")
+        raise failure
 
     def _decode(self, raw: bytes) -> R_co:
         try:

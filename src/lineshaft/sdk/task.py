@@ -62,7 +62,9 @@ class Task(Generic[P, R_co]):
         self.definition = definition
         self.fields = fields
         self.wait = wait
+        self.__name__ = definition.name
         if definition.handler is not None:
+            self.__module__ = getattr(definition.handler, "__module__", None) or __name__
             self.__doc__ = definition.handler.__doc__
             self.__wrapped__ = definition.handler
 

@@ -87,6 +87,9 @@ class Worker:
         self._draining = asyncio.Event()
         self._hurry = asyncio.Event()
 
+    def __repr__(self) -> str:
+        return f"<Worker {self.identity.id}: {_describe(self.settings)}>"
+
     async def run(self, *, signals: bool = False) -> None:
         """Work until `drain` is called, the coordinator says so, or (with `signals`) SIGTERM or SIGINT comes.
 
