@@ -382,3 +382,31 @@ async def test_what_is_sent_while_one_waits_is_answered_in_order(
 ) -> None:
     line.writer.write(post("/_tasks/_claim", b'{"wait": "300ms"}') + GET * 30)
     assert [(await line.answer())[0] for _ in range(31)] == [204] + [200] * 30
+
+
+@pytest.mark.parametrize("limits", [Limits(connections=2)])
+async def test_beyond_the_limit_connections_are_refused_and_those_that_stand_go_on(
+    coordinator: Coordinator,
+) -> None:
+    async with connected(coordinator) as first:
+        async with connected(coordinator) as second:
+            assert (await first.exchange(GET))[0] == (await second.exchange(GET))[0] == 200
+            async with connected(coordinator) as third:
+                status, headers, body = await third.answer()
+                assert (status, headers["retry-after"]) == (503, "1")
+                assert json.loads(body)["error"]["type"] == "unavailable"
+                assert await third.ended()
+            assert (await first.exchange(GET))[0] == 200
+            second.writer.close()
+        async with connected(coordinator) as again:
+            assert (await again.exchange(GET))[0] == 200
+
+
+async def test_who_follows_the_changes_and_leaves_is_seen_to_go(coordinator: Coordinator) -> None:
+    async with connected(coordinator) as line:
+        line.writer.write(
+            b"GET /_tasks/_changes HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
+        )
+        assert (await line.answer(head_only=True))[0] == 200
+        line.writer.write_eof()
+        assert not (await line.reader.read()).endswith(b"0\r\n\r\n"), "cut off, not ended in good order"

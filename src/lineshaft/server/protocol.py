@@ -9,6 +9,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Response
 
-from lineshaft.errors import LineshaftError, Malformed, RequestTimeout
+from lineshaft.errors import LineshaftError, Malformed, RequestTimeout, Retryable, Unavailable
 from lineshaft.server.settings import Limits
 from lineshaft.wire import SESSION_PATH, ErrorBody, ErrorInfo
 
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
 
 _encode = msgspec.json.Encoder().encode
+_log = logging.getLogger("lineshaft.server")
 _LINGER = 1.0
+_SAY_AGAIN = 60.0
 _PIPELINED = 16
 """Requests read ahead of the one that is served, where that may take long."""
 _OFFER = re.compile(rb"\r\nupgrade:(?=[ \t]*h2c)", re.IGNORECASE)
@@ -48,6 +52,8 @@ class EdgeProtocol(HttpToolsProtocol):
     """One connection. `limits` is set on a subclass, see `protocol_with`."""
 
     limits = Limits()
+    silent_until = -math.inf
+    """When (of the event loop) it may be said again that there are too many connections."""
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
@@ -92,8 +98,21 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        most = self.limits.connections
+        if most is not None and len(self.connections) > most:
+            self._turn_away(most)
+            return
         # A client that connects and says nothing is treated like one that has nothing more to say.
         self._await_next()
+
+    def _turn_away(self, most: int) -> None:
+        """Close at once: whoever waits for room here would take it from those who have some."""
+        if (now := self.loop.time()) >= EdgeProtocol.silent_until:
+            EdgeProtocol.silent_until = now + _SAY_AGAIN
+            _log.warning("%d connections are open, no more are taken", most)
+        self._deaf = True
+        self.transport.write(self._rendered(Unavailable("too many connections are open", retry_after=1)))
+        self.transport.close()
 
     def _await_next(self) -> None:
         self._unset_keepalive_if_required()
@@ -272,6 +291,8 @@ class EdgeProtocol(HttpToolsProtocol):
         )
         head = [STATUS_LINE[refusal.status]]
         head += [name + b": " + value + b"\r\n" for name, value in self.server_state.default_headers]
+        if isinstance(refusal, Retryable):
+            head.append(b"retry-after: %d\r\n" % math.ceil(refusal.retry_after or 1))
         head.append(b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body))
         return b"".join([*head, b"connection: close\r\n\r\n", body])
 

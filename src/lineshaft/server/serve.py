@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 
+import msgspec
 import uvicorn
 
 from lineshaft.engine.clock import Clock
@@ -27,6 +29,7 @@ from lineshaft.version import __version__
 
 _log = logging.getLogger("lineshaft.server")
 _BACKLOG = 2_048
+_MANY_FILES = 1 << 20
 
 
 class InsecureListen(Invalid):
@@ -59,6 +62,7 @@ async def serve(settings: ServerSettings, *, announce: Callable[[Coordinator], N
     `announce` is called when it takes work (default: print the startup line). Raises `InsecureListen`,
     `StoreInUse` and what else opening the store or the address raises.
     """
+    _raise_file_limit()
     async with running(settings) as coordinator:
         with _signals(coordinator):
             (announce or _announce)(coordinator)
@@ -140,7 +144,14 @@ class _Server(uvicorn.Server):
 
 
 def _config(application: Application, settings: ServerSettings) -> uvicorn.Config:
+    files = _file_limit()
+    backlog = min(_BACKLOG, max(4, files // 16))
     limits = settings.limits
+    if limits.connections is None:
+        # Never all: asyncio takes up to `backlog` at one go, a few times before we hear of the first, and
+        # where it is out of files it tries, and complains, as often in every second.
+        room = files - 4 * backlog - min(64, files // 4)
+        limits = msgspec.structs.replace(limits, connections=room)
     return uvicorn.Config(
         application,
         http=protocol_with(limits),
@@ -157,8 +168,23 @@ def _config(application: Application, settings: ServerSettings) -> uvicorn.Confi
         proxy_headers=False,
         timeout_keep_alive=max(1, round(limits.keep_alive)),
         timeout_graceful_shutdown=max(1, round(settings.grace)),
-        backlog=_BACKLOG,
+        backlog=backlog,
     )
+
+
+def _file_limit() -> int:
+    """Return how many files and sockets this process may have open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MANY_FILES if soft == resource.RLIM_INFINITY else min(soft, _MANY_FILES)
+
+
+def _raise_file_limit() -> None:
+    """Ask for as many open files as we may have: each client is one, and the usual limit is 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MANY_FILES if hard == resource.RLIM_INFINITY else hard
+    if _file_limit() < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextlib.contextmanager

@@ -22,6 +22,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Tasks of one bulk enqueue, items of one report."""
     receive: float = 10.0
     """A request must have arrived whole within this time."""
+    connections: int | None = None
+    """Open at once; beyond it they are refused. None: as many as the process may have files open."""
     keep_alive: float = 75.0
     """An idle connection is closed after this time."""
 
