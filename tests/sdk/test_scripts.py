@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lineshaft import App
+from lineshaft import App, ResultTimeout
 from tests.sdk.conftest import Coordinator
 
 ASYNC = """
@@ -67,6 +67,15 @@ app.task()(stop.definition.handler)
 app.run_worker()
 print("stopped")
 """
+THREAD = """
+import threading
+from lineshaft import App
+app = App()
+@app.task()
+def f(n: int) -> int: return n
+threading.Thread(target=app.run_worker, daemon=True).start()
+print(app.sync.enqueue_and_wait(f, 3))
+"""
 
 
 @pytest.mark.parametrize(
@@ -76,8 +85,9 @@ print("stopped")
         (SYNC, "queued\nqueued\n"),
         (FORKED, "ForkedApp\nqueued\n"),
         (WORKER, "stopping\nstopped\n"),
+        (THREAD, "3\n"),
     ],
-    ids=["async", "sync", "forked", "worker"],
+    ids=["async", "sync", "forked", "worker", "thread"],
 )
 async def test_a_script_ends_without_a_word(
     coordinator: Coordinator, tmp_path: Path, script: str, printed: str
@@ -116,6 +126,14 @@ async def test_a_script_without_a_coordinator_is_told_what_to_do(tmp_path: Path)
     assert warning.endswith("; trying again")
     assert "is `lineshaft serve` running there?" in error
     assert error.endswith("(tried for 0.3 s)")
+
+
+async def test_waiting_for_a_result_ends_in_time_also_without_a_coordinator() -> None:
+    async with App("http://127.0.0.1:9") as app:
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(ResultTimeout, match="cannot be read"):
+            await app.handle("some").result("200ms")
+        assert asyncio.get_running_loop().time() - began < 5
 
 
 def test_an_app_gives_a_coordinator_that_is_away_ten_seconds() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
@@ -216,13 +217,14 @@ class Client:
         concurrency: int = DEFAULT_CONCURRENCY,
         **settings: Unpack[WorkerOptions],
     ) -> None:
-        """Work in this process until SIGTERM or Ctrl-C; see `worker`. Several processes: `lineshaft
-        worker`.
+        """Work in this process until SIGTERM or Ctrl-C (in a thread: as long as the process); see `worker`.
+        Several processes: `lineshaft worker`.
         """
+        signals = threading.current_thread() is threading.main_thread()
 
         async def run() -> None:
             try:
-                await self.worker(queues, concurrency=concurrency, **settings).run(signals=True)
+                await self.worker(queues, concurrency=concurrency, **settings).run(signals=signals)
             finally:
                 await self.close()
 

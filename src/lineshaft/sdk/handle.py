@@ -24,6 +24,9 @@ R_co = TypeVar("R_co", covariant=True)
 WAIT = 30.0
 """Seconds that one request waits at the coordinator; a longer wait is several."""
 
+ANSWER = 1.0
+"""Seconds beyond its wait that an answer may take where the caller's patience has a limit."""
+
 Seen = wire.Task | wire.Enqueued
 
 
@@ -67,8 +70,18 @@ class Handle(Generic[R_co]):
                     task_id=self.task_id,
                 )
             try:
-                self._seen = await self._get(min(max(left, 0.0), WAIT))
+                wait = min(max(left, 0.0), WAIT)
+                async with asyncio.timeout(None if until is None else wait + ANSWER):
+                    self._seen = await self._get(wait)
                 looked = True
+            except ResultTimeout:
+                raise
+            except TimeoutError:
+                raise ResultTimeout(
+                    f"task {self.task_id} cannot be read within {loop.time() - began:.1f} s: the "
+                    "coordinator does not answer",
+                    task_id=self.task_id,
+                ) from None
             except Retryable as error:
                 # Reading may always be repeated, so only the caller's own patience ends it.
                 pause = backoff.after_failure(error.retry_after)
