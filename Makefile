@@ -21,7 +21,7 @@ demo: $(READY) ## real work, a killed worker, a restarted coordinator, nothing l
 test: $(READY) ## every test, and the branch coverage of the core
 	$(RUN) -m pytest $(TESTS) --cov --cov-report=term-missing:skip-covered
 
-check: lint ## what a change must pass before it is committed; under two minutes
+check: lint ## what a change must pass before it is committed; in a few minutes
 	$(RUN) -m pytest $(TESTS) -m "not slow and not faults" --seeds=10 -q
 
 lint: style types contracts ## style, types and the direction of imports
