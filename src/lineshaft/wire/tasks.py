@@ -227,7 +227,7 @@ class GetQuery(Request, kw_only=True):
     """`wait` until the task ends (or time is up: the task as it stands)."""
 
     wait: Wait | None = None
-    min_position: Count | None = None
+    min_position: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
 
 
 Words: TypeAlias = str | list[str]
