@@ -183,3 +183,20 @@ def test_a_cancelled_task_tells_why(w: World) -> None:
     again = w.get("asked").run
     assert again is not None
     assert again.reason is None
+
+
+def test_how_earlier_generations_ended_is_remembered(w: World) -> None:
+    w.enqueue(id="t", max_retries=0)
+    w.cancel("t", reason="not yet")
+    first = w.now
+    w.advance(MINUTE)
+    w.retry("t")
+    [held] = w.claim()
+    w.fail(held)
+    w.retry("t")
+    run = w.get("t").run
+    assert run is not None
+    assert [(e.at, e.state, e.reason, e.retried_at) for e in run.endings] == [
+        (first, State.CANCELLED, "not yet", first + MINUTE),
+        (w.now, State.FAILED, None, w.now),
+    ]

@@ -12,7 +12,7 @@ from lineshaft.core.commands import Cancel, Delete, Filter, Patch, Promote, Retr
 from lineshaft.core.enqueue import known
 from lineshaft.core.memory import Memory
 from lineshaft.core.replies import Found, Swept
-from lineshaft.core.task import KEPT_ATTEMPTS, CancelRequest, Run, Spec, State, Task
+from lineshaft.core.task import KEPT_ATTEMPTS, CancelRequest, Ending, Run, Spec, State, Task
 from lineshaft.core.tenants import Tenant
 from lineshaft.errors import Conflict, QueueClosed
 
@@ -153,7 +153,9 @@ def _retry(memory: Memory, tenant: Tenant, task: Task) -> Task:
     run, ledger = task.run, memory.ledger
     assert run is not None
     run.generation += 1
-    run.retried_at = (*run.retried_at, memory.now)[-KEPT_ATTEMPTS:]
+    assert run.finished_at is not None
+    ending = Ending(run.finished_at, task.state, run.reason, memory.now)
+    run.endings = (*run.endings, ending)[-KEPT_ATTEMPTS:]
     run.attempt = run.lost_leases = 0
     run.cancel = run.reason = run.progress = run.error = run.started_at = run.finished_at = None
     run.prune_at = run.result_expires_at = None

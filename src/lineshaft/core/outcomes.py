@@ -248,7 +248,7 @@ def _end_attempt(
         memory.ledger.totals["retried"] += 1
         memory.run_again(tenant, task, memory.now + delay, outcome)
     else:
-        memory.finish(tenant, task, State.FAILED, outcome)
+        memory.finish(tenant, task, State.FAILED, None if outcome == "failed" else outcome)
 
 
 def _begun(memory: Memory, tenant: Tenant, task: Task) -> Run:

@@ -43,7 +43,8 @@ def workers(memory: Memory, command: Workers) -> list[WorkerState]:
     tenant = memory.tenant(command.tenant)
     tenant.fleet.forget_silent(memory.now)
     known_workers = sorted(
-        tenant.fleet.workers.values(), key=lambda worker: (worker.info.id, worker.info.incarnation or "")
+        (worker for worker in tenant.fleet.workers.values() if _is_live(worker, memory.now)),
+        key=lambda worker: (worker.info.id, worker.info.incarnation or ""),
     )
     return [worker_state(memory, tenant, worker) for worker in known_workers]
 

@@ -140,6 +140,15 @@ class CancelRequest(msgspec.Struct, frozen=True, gc=False, array_like=True):
     reason: str | None = None
 
 
+class Ending(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """How a generation ended, and when somebody had the task run again."""
+
+    at: int
+    state: State
+    reason: str | None
+    retried_at: int
+
+
 class Run(msgspec.Struct, gc=False, array_like=True):
     """What happened to a task since it was first claimed (or ended)."""
 
@@ -162,8 +171,8 @@ class Run(msgspec.Struct, gc=False, array_like=True):
     attempts: tuple[Attempt, ...] = ()
     dropped_attempts: int = 0
     usage: bytes | None = None
-    retried_at: tuple[int, ...] = ()
-    """When somebody had it run again: the beginnings of the last generations."""
+    endings: tuple[Ending, ...] = ()
+    """How the last generations before this one ended."""
 
 
 class Task(msgspec.Struct, gc=False, array_like=True):

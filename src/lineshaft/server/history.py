@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lineshaft.core.task import Attempt, Lease, Task
+from lineshaft.core.task import Attempt, Lease, State, Task
 from lineshaft.server import views
 from lineshaft.values.instants import format_instant
 from lineshaft.wire import AttemptInfo, Event, History
@@ -14,11 +14,14 @@ def history(row: Task) -> History:
     attempts = views.attempts(row)
     events = [_event(row.created_at, "enqueued"), *_of_attempts(row, attempts)]
     if run is not None:
-        events += [_event(at, "retried") for at in run.retried_at]
+        for ending in run.endings:
+            if not _told(row, ending.at, ending.state):
+                events.append(_event(ending.at, ending.state.word, reason=ending.reason))
+            events.append(_event(ending.retried_at, "retried"))
         if run.cancel is not None:
             events.append(_event(run.cancel.at, "cancel_requested", reason=run.cancel.reason))
-        if run.finished_at is not None and _untold(row):
-            events.append(_event(run.finished_at, row.state.word))
+        if run.finished_at is not None and not _told(row, run.finished_at, row.state):
+            events.append(_event(run.finished_at, row.state.word, reason=run.reason))
     events.sort(key=lambda event: event.at)
     return History(
         task_id=row.id,
@@ -54,7 +57,7 @@ def _event(at: int, event: str, *, attempt: AttemptInfo | None = None, reason: s
     )
 
 
-def _untold(row: Task) -> bool:
-    """Whether the end of the task is not the end of its last attempt, as when a waiting task is cancelled."""
-    assert row.run is not None
-    return not row.run.attempts or row.run.attempts[-1].outcome != row.state.word
+def _told(row: Task, ended_at: int, state: State) -> bool:
+    """Whether the end was that of an attempt; a waiting task that is cancelled, say, has none."""
+    attempts = () if row.run is None else row.run.attempts
+    return any(attempt.ended_at == ended_at and attempt.outcome == state.word for attempt in attempts)
