@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from lineshaft import App, Context, ResultTimeout, TaskCancelled, TaskFailed, Worker
+from lineshaft import App, Cancel, Context, ResultTimeout, TaskCancelled, TaskFailed, Worker
 from lineshaft.errors import Conflict, Invalid, LineshaftError, NotFound, TooLarge
 from lineshaft.wire import CALLS
 
@@ -153,6 +153,17 @@ async def test_a_plain_function_sees_cancelled_in_its_context(app: App) -> None:
         await asyncio.to_thread(started.wait, 5)
         await handle.cancel("enough")
         with pytest.raises(TaskCancelled, match="was cancelled"):
+            await handle.result("10s")
+
+
+async def test_a_handler_that_cancels_its_task_says_why_to_whoever_waits(app: App) -> None:
+    @app.task
+    async def refund() -> None:
+        raise Cancel("nothing was paid")
+
+    async with app.worker():
+        handle = await app.enqueue(refund)
+        with pytest.raises(TaskCancelled, match="nothing was paid"):
             await handle.result("10s")
 
 

@@ -136,11 +136,10 @@ class Handle(Generic[R_co]):
 
     async def _why_cancelled(self) -> str:
         try:
-            history: wire.History = await self._client.call(CALLS["history"], id=self.task_id)
+            reason = (await self.info()).reason
         except LineshaftError:
             return ""
-        reasons = [event.reason for event in history.events if event.event == "cancel_requested"]
-        return f": {reasons[-1]}" if reasons and reasons[-1] else ""
+        return f": {reason}" if reason else ""
 
     def _outcome(self, seen: Seen) -> R_co:
         if seen.state == "completed":
