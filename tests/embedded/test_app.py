@@ -157,7 +157,7 @@ async def test_a_plain_function_sees_cancelled_in_its_context(app: App) -> None:
 
 
 async def test_a_handler_that_cancels_its_task_says_why_to_whoever_waits(app: App) -> None:
-    @app.task
+    @app.task()
     async def refund() -> None:
         raise Cancel("nothing was paid")
 
