@@ -22,7 +22,7 @@ test: $(READY) ## every test, and the branch coverage of the core
 	$(RUN) -m pytest $(TESTS) --cov --cov-report=term-missing:skip-covered
 
 check: lint ## what a change must pass before it is committed; in a few minutes
-	$(RUN) -m pytest $(TESTS) -m "not slow and not faults" --seeds=10 -q
+	$(RUN) -m pytest $(TESTS) -m "not slow and not faults" --seeds=10 -q -n auto
 
 lint: style types contracts ## style, types and the direction of imports
 

@@ -16,6 +16,8 @@ from tests.docs.desk import ROOT, Desk
 
 EXAMPLES = ROOT / "examples"
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Iterator[Desk]:
