@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 
 import pytest
 
 from lineshaft import App, TaskFailed
 from lineshaft.sdk.loading import load_app
+from lineshaft.sdk.stop_signals import ECHO
 from lineshaft.sdk.supervisor import Supervisor
 from lineshaft.sdk.worker_settings import worker_settings
 from tests.sdk import workshop_tasks as tasks
@@ -92,9 +94,30 @@ async def test_a_second_signal_ends_at_once(app: App, coordinator: Coordinator, 
     await workshop.until("never started 1")
     worker.send(signal.SIGTERM)
     await said(worker, "stops claiming")
+    first_at = time.monotonic()
+
+    async def is_no_echo() -> bool:
+        return time.monotonic() >= first_at + ECHO
+
+    await until(is_no_echo, True)
     worker.send(signal.SIGTERM)
     assert await worker.ended(10) == 0
     assert (await handle.info()).attempt == 0
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+async def test_a_signal_that_comes_twice_in_a_moment_lets_tasks_finish(
+    app: App, coordinator: Coordinator, workshop: Workshop, processes: str
+) -> None:
+    worker = workshop.worker("--grace", "1h", "--processes", processes, **at(coordinator))
+    handle = await app.enqueue(tasks.wait_for, "go")
+    await workshop.until("go started 1")
+    worker.send(signal.SIGTERM)
+    worker.send(signal.SIGINT)
+    await said(worker, "stops claiming")
+    workshop.allow("go")
+    assert await worker.ended(20) == 0
+    assert (await handle.result("1s")).endswith("in attempt 1")
 
 
 async def said(process: Process, text: str) -> None:

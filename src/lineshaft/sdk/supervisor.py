@@ -29,6 +29,7 @@ from lineshaft.sdk.backoff import Backoff
 from lineshaft.sdk.child import MISCONFIGURED, Orders
 from lineshaft.sdk.failures import CrashLoop
 from lineshaft.sdk.held_ledger import Entry, HeldLedger, read_ledger, to_blame
+from lineshaft.sdk.stop_signals import StopSignals
 from lineshaft.sdk.transport import Transport
 from lineshaft.sdk.worker import identity_of, pool_identity
 from lineshaft.sdk.worker_settings import WorkerSettings
@@ -93,17 +94,15 @@ class Supervisor:
 
     async def run(self, *, signals: bool = False) -> None:
         """Run until all processes have ended after `stop` (or a signal). Raises CrashLoop."""
-        loop = asyncio.get_running_loop()
+        stop_signals = StopSignals(lambda number: self.stop())
         if signals:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self.stop)
+            stop_signals.listen()
         try:
             with tempfile.TemporaryDirectory(prefix="lineshaft-") as folder:
                 await self._run_all(Path(folder))
         finally:
             if signals:
-                for number in (signal.SIGTERM, signal.SIGINT):
-                    loop.remove_signal_handler(number)
+                stop_signals.leave()
 
     def stop(self) -> None:
         """Ask the processes to finish what they do and end; called again, to end at once."""

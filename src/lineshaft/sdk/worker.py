@@ -1,8 +1,8 @@
 """The worker: pools of tasks, a heart for their leases, and an orderly end.
 
 It ends in steps. The first SIGTERM (or `drain`): claim no more, give back what has not begun, let the rest
-finish. After `grace`: interrupt what is still at work and give it back unburned. A second signal: the same at
-once.
+finish. After `grace`: interrupt what is still at work and give it back unburned. A second signal that is no
+echo of the first: the same at once.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from lineshaft.sdk.failures import AppClosed, WrongDefinition
 from lineshaft.sdk.heart import Heart
 from lineshaft.sdk.held_ledger import HeldLedger
 from lineshaft.sdk.pool import Pool
+from lineshaft.sdk.stop_signals import ECHO, StopSignals
 from lineshaft.sdk.threads import Threads
 from lineshaft.sdk.transport import TellsDirectives, Transport
 from lineshaft.sdk.worker_settings import WorkerSettings
@@ -99,11 +100,12 @@ class Worker:
         self._check_startable()
         self._connection = Connection(self.client.open_transport())
         self.heart.start()
-        self._loop = loop = asyncio.get_running_loop()
+        self._loop = asyncio.get_running_loop()
         self.client.tell(self)
+        # A supervisor passes on no echoes: what comes from one is meant.
+        stop_signals = StopSignals(self._signalled, echo=ECHO if self.ledger is None else 0.0)
         if signals:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self._signalled, number)
+            stop_signals.listen()
         running = [asyncio.create_task(pool.run()) for pool in self.pools]
         draining = asyncio.create_task(self._draining.wait())
         listening = asyncio.create_task(self._listen())
@@ -116,8 +118,7 @@ class Worker:
             listening.cancel()
             await self._close([*running, listening])
             if signals:
-                for number in (signal.SIGTERM, signal.SIGINT):
-                    loop.remove_signal_handler(number)
+                stop_signals.leave()
         for task in running:
             if not task.cancelled():
                 task.result()
@@ -240,8 +241,8 @@ class Worker:
 
     # -- the end -----------------------------------------------------------------------------------
 
-    def _signalled(self, number: int) -> None:
-        name = signal.Signals(number).name
+    def _signalled(self, number: signal.Signals) -> None:
+        name = number.name
         if self._draining.is_set():
             _logger.warning("%s again: worker %s stops at once", name, self.identity.id)
             self.stop_now()
