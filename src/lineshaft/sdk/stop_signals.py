@@ -6,7 +6,7 @@ import asyncio
 import signal
 from collections.abc import Callable
 
-ECHO = 0.5
+ECHO = 0.25
 """Seconds after the first signal within which others count as the same: `timeout` and process managers signal
 a process and then its group, so that one request arrives twice.
 """
