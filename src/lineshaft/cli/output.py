@@ -75,7 +75,15 @@ class Output:
 
     def show(self, renderable: RenderableType, *, soft_wrap: bool = False) -> None:
         """Print to standard output as it is; with `soft_wrap` the terminal breaks the lines."""
-        console().print(renderable, soft_wrap=soft_wrap)
+        screen = console()
+        if screen.is_terminal:
+            screen.print(renderable, soft_wrap=soft_wrap)
+            return
+        with screen.capture() as captured:
+            screen.print(renderable, soft_wrap=soft_wrap)
+        # Rich fills columns up to their width, also the last one.
+        sys.stdout.write("\n".join(line.rstrip(" ") for line in captured.get().split("\n")))
+        sys.stdout.flush()
 
     def say(self, text: str, *, style: str = "") -> None:
         """Print a sentence that is the command's result."""
