@@ -106,14 +106,31 @@ def test_of_several_ids_each_is_done_for_itself(lineshaft: Lineshaft) -> None:
 def test_a_filter_changes_many_after_a_yes(lineshaft: Lineshaft) -> None:
     for number in range(3):
         lineshaft("enqueue", "mail", "1", "--task-id", f"t{number}", "--queue", "q")
-    assert lineshaft("tasks", "cancel", "--queue", "q", "--dry-run").out == "3 match\n"
+    assert lineshaft("tasks", "cancel", "--queue", "q", "--dry-run").out == "3 tasks match\n"
     refused = lineshaft("tasks", "cancel", "--queue", "q")
     assert refused.code == ExitCode.USAGE
+    assert "3 tasks match, and nobody can be asked whether to cancel them" in refused.err
     assert "add --yes, or count first with --dry-run" in refused.err
     assert lineshaft("tasks", "cancel", "--queue", "q", "--yes", "--json").document["changed"] == 3
     assert (
         lineshaft("tasks", "delete", "--state", "cancelled", "--yes").out == "3 matched, delete changed 3\n"
     )
+
+
+def test_one_task_is_counted_as_one(lineshaft: Lineshaft) -> None:
+    lineshaft("enqueue", "mail", "1", "--queue", "q")
+    assert lineshaft("tasks", "cancel", "--queue", "q", "--dry-run").out == "1 task matches\n"
+    refused = lineshaft("tasks", "cancel", "--queue", "q")
+    assert "1 task matches, and nobody can be asked whether to cancel it" in refused.err
+    assert lineshaft("tasks", "cancel", "--queue", "q", "--yes").out == "1 matched, cancel changed 1\n"
+
+
+def test_what_is_piped_has_no_blanks_at_the_ends_of_lines(lineshaft: Lineshaft) -> None:
+    lineshaft("enqueue", "mail", '{"a": "something longer than most"}', "--task-id", "t")
+    for arguments in (["tasks", "get", "t"], ["tasks", "list"], ["top", "--once"]):
+        lines = lineshaft(*arguments).out.splitlines()
+        assert lines
+        assert lines == [line.rstrip() for line in lines]
 
 
 def test_what_the_coordinator_refuses_names_the_field(lineshaft: Lineshaft) -> None:

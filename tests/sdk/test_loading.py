@@ -40,7 +40,7 @@ def test_an_app_is_found_by_its_name(folder: Path) -> None:
         ("shop_tasks:", "is not of the form module:app"),
         ("no_such_module:app", "there is no module `no_such_module`"),
         ("shop_tasks:other", "module `shop_tasks` has no `other`; it has `app`"),
-        ("shop_tasks:number", "`shop_tasks:number` is a int, not a lineshaft.App"),
+        ("shop_tasks:number", "`shop_tasks:number` is of type int, not a lineshaft.App"),
     ],
 )
 def test_a_wrong_name_says_where_the_way_ends(folder: Path, name: str, reason: str) -> None:

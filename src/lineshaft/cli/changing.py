@@ -143,8 +143,9 @@ def _confirm(verb: str, matched: int) -> None:
     import sys
 
     if not sys.stdin.isatty():
+        them = "it" if matched == 1 else "them"
         raise Trouble(
-            f"{matched} tasks match, and nobody can be asked whether to {verb} them",
+            f"{_match(matched)}, and nobody can be asked whether to {verb} {them}",
             code=ExitCode.USAGE,
             hint="add --yes, or count first with --dry-run",
         )
@@ -152,11 +153,15 @@ def _confirm(verb: str, matched: int) -> None:
         raise Trouble("nothing was changed", code=ExitCode.FAILED)
 
 
+def _match(count: int) -> str:
+    return "1 task matches" if count == 1 else f"{count} tasks match"
+
+
 def _tell(session: Session, verb: str, swept: wire.Swept, *, dry_run: bool) -> ExitCode:
     if session.out.as_json:
         session.out.document(swept)
     elif dry_run:
-        session.out.say(f"{swept.matched} match")
+        session.out.say(_match(swept.matched))
     else:
         session.out.say(f"{swept.matched} matched, {verb} changed {swept.changed}")
     return ExitCode.OK

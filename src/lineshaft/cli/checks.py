@@ -299,14 +299,14 @@ def _key(session: Session) -> Finding:
 def _standing(queues: wire.QueueList, workers: int) -> Iterator[Finding]:
     backlog = sum(queue.backlog for queue in queues.queues)
     if backlog and not workers:
-        yield warning("workers", f"none, and {backlog} tasks wait", "start one with `lineshaft worker`")
+        yield warning("workers", f"none, and {_wait(backlog)}", "start one with `lineshaft worker`")
     else:
         yield ok("workers", f"{workers} seen lately")
     for queue in queues.queues:
         if queue.paused and queue.backlog:
             yield warning(
                 "queues",
-                f"{queue.queue} is paused, and {queue.backlog} tasks wait",
+                f"{queue.queue} is paused, and {_wait(queue.backlog)}",
                 f"lineshaft queues resume {queue.queue}",
             )
 
@@ -316,3 +316,7 @@ def _size(amount: int) -> str:
         if amount >= size:
             return f"{amount / size:.1f} {unit}"
     return f"{amount} B"
+
+
+def _wait(count: int) -> str:
+    return "1 task waits" if count == 1 else f"{count} tasks wait"

@@ -213,7 +213,9 @@ async def history(session: Session, task_id: TaskId) -> None:
         session.out.document(answer)
         return
     if answer.dropped_attempts:
-        session.out.note(f"{answer.dropped_attempts} older attempts are only counted", style="dim")
+        older = answer.dropped_attempts
+        what = "1 older attempt is" if older == 1 else f"{older} older attempts are"
+        session.out.note(f"{what} only counted", style="dim")
     rows = [
         (clock(event.at), event.event, event.attempt or None, event.worker_id, event.reason)
         for event in answer.events

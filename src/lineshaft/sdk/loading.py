@@ -46,7 +46,7 @@ def load_app(name: str, *, directory: Path | None = None) -> Client:
             raise AppNotFound(f"module `{module_name}` has no `{attribute}`{_apps_of(found)}", field="app")
         found = getattr(found, part)
     if not isinstance(found, Client):
-        raise AppNotFound(f"`{name}` is a {type(found).__name__}, not a lineshaft.App", field="app")
+        raise AppNotFound(f"`{name}` is of type {type(found).__name__}, not a lineshaft.App", field="app")
     return cast("Client", found)
 
 
