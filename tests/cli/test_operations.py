@@ -67,6 +67,7 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
         ended = run("serve", "--listen", f"127.0.0.1:{taken.getsockname()[1]}", cwd=tmp_path)
     assert ended.code == ExitCode.USAGE
     assert "Address already in use" in ended.err
+    assert "hint: take another address, such as --listen 127.0.0.1:0" in said(ended.err)
 
 
 def test_a_second_coordinator_on_a_store_is_refused_and_told_of_the_first(
@@ -108,6 +109,10 @@ def test_the_first_key_is_made_on_the_store_and_then_needed(start: Start, tmp_pa
     without = run_here("tasks", "list", url=url)
     assert without.code == ExitCode.REFUSED
     assert "--api-key or LINESHAFT_API_KEY" in without.err
+    worker = run("worker", "--exec", "cat", url=url)
+    assert worker.code == ExitCode.REFUSED
+    assert "--api-key or LINESHAFT_API_KEY" in worker.err
+    assert "push session" not in worker.err
     assert run_here("tasks", "list", "--api-key", "ls_no_no", url=url).code == ExitCode.REFUSED
     assert run_here("tasks", "list", "--api-key", key, url=url).code == ExitCode.OK
 
@@ -163,6 +168,7 @@ def test_what_waits_for_nobody_is_found(lineshaft: Lineshaft) -> None:
     lineshaft("queues", "pause", "q")
     ended = lineshaft("doctor")
     assert ended.code == ExitCode.OK
+    assert "none, and 1 task waits" in ended.out
     assert "start one with `lineshaft worker`" in ended.out
     assert "lineshaft queues resume q" in ended.out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Any
 
@@ -92,7 +93,7 @@ def judge(error: LineshaftError, *, url: str | None = None) -> Verdict:
 def _code_and_hint(error: LineshaftError) -> tuple[ExitCode, str | None]:
     if isinstance(error, Trouble):
         return error.code, error.hint
-    hint = _HINTS.get(error.type)
+    hint = _BUSY if _is_busy(error) else _HINTS.get(error.type)
     if error.status in (408, 429, 503) and not isinstance(error, _AT_HOME):
         after = f" after {error.retry_after:g} s" if error.retry_after else ""
         return ExitCode.UNAVAILABLE, hint or f"nothing is lost: repeat the command{after}"
@@ -103,6 +104,18 @@ def _code_and_hint(error: LineshaftError) -> tuple[ExitCode, str | None]:
     if 400 <= error.status < 500 or isinstance(error, _AT_HOME):
         return ExitCode.REFUSED, hint
     return ExitCode.FAILED, hint
+
+
+def _is_busy(error: LineshaftError) -> bool:
+    """Tell whether somebody listens already where we were to."""
+    met = error.__context__
+    return error.field == "listen" and isinstance(met, OSError) and met.errno == errno.EADDRINUSE
+
+
+_BUSY = (
+    "take another address, such as --listen 127.0.0.1:0 for any free port; where a coordinator runs there "
+    "already, use it with --url (`lineshaft doctor` looks at it)"
+)
 
 
 def _from_somebody_else(error: LineshaftError) -> bool:

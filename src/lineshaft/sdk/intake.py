@@ -10,7 +10,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from lineshaft.errors import LineshaftError, Retryable, Unavailable
+from lineshaft.errors import LineshaftError, Retryable, Unauthorized, Unavailable
 from lineshaft.sdk.backoff import Backoff
 from lineshaft.sdk.transport import PushSession
 from lineshaft.wire import CALLS, Credit, Hello, PushedTasks
@@ -113,6 +113,9 @@ class Intake:
             self.session = session = await self._pool.worker.transport.session(hello)
         except Retryable as error:
             self._retry_later(error)
+            return
+        except Unauthorized:
+            self._push = False  # the claim that follows is refused as well, with an answer that says why
             return
         except LineshaftError as error:
             _logger.warning("no push session (%s); tasks are claimed by long poll", error.reason)
