@@ -21,6 +21,14 @@ WRONG = [
     (["enqueue", "mail", "1", "--resource", "gpu"], "is not of the form name=value"),
     (["enqueue", "mail", "1", "--wait-for", "soon"], "expected a duration"),
     (["enqueue", "mail", "1", "--priority", "high"], "--priority"),
+    (["enqueue", "mail", "1", "--delay", "soon"], "'--delay': `delay` cannot be 'soon': expected a duration"),
+    (["enqueue", "mail", "1", "--delay", "-1s"], "must not be negative"),
+    (["enqueue", "mail", "1", "--run-at", "noon"], "'--run-at': `run_at` cannot be 'noon': expected an RFC"),
+    (["enqueue", "x y"], "`name` cannot be 'x y': a name is 1 to 128"),
+    (["enqueue", "mail", "1", "--queue", "x y"], "`queue` cannot be 'x y'"),
+    (["enqueue", "mail", "1", "--task-id", "_x"], "`task_id` cannot be '_x'"),
+    (["tasks", "list", "--state", "asleep"], "'asleep' is no state; expected one of scheduled, waiting"),
+    (["tasks", "cancel", "--state", "done"], "'done' is no state"),
     (["tasks", "list", "--limit", "0"], "--limit"),
     (["tasks", "cancel"], "say which tasks to cancel"),
     (["tasks", "retry", "a", "--queue", "b"], "give ids or a filter, not both"),
@@ -104,6 +112,15 @@ def test_with_json_an_error_is_a_document_on_standard_error() -> None:
     assert ended.code == ended.error["exit_code"] == ExitCode.UNREACHABLE
     assert ended.error["error"]["type"] == "unreachable"
     assert ended.out == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--json", "tasks", "list"], ["--json", "workers"], ["workers", "--json", "list"]],
+    ids=" ".join,
+)
+def test_json_may_be_said_before_the_command(arguments: list[str]) -> None:
+    assert run_here(*arguments).error["error"]["type"] == "unreachable"
 
 
 def test_something_else_that_answers_is_told() -> None:

@@ -9,12 +9,38 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from lineshaft.cli.completion import complete_queue, complete_state
+from lineshaft.cli.completion import STATES, complete_queue, complete_state
 from lineshaft.errors import LineshaftError
 from lineshaft.values.durations import parse_duration
 from lineshaft.values.rawjson import check_json
 
 T = TypeVar("T")
+
+
+def check_states(values: list[str] | None) -> list[str] | None:
+    """Return states as they are given. Raises BadParameter for a word that is none."""
+    for value in values or ():
+        if value not in STATES:
+            raise typer.BadParameter(f"{value!r} is no state; expected one of {', '.join(STATES)}")
+    return values
+
+
+def spelled(check: Callable[..., object], field: str) -> Callable[[str | None], str | None]:
+    """Make the callback of an option that goes to the coordinator as it is spelled, if `check` takes it.
+
+    Its error becomes one of usage, which names the option.
+    """
+
+    def checked_value(value: str | None) -> str | None:
+        try:
+            if value is not None:
+                check(value, field=field)
+        except LineshaftError as error:
+            raise typer.BadParameter(f"`{field}` cannot be {value!r}: {error.reason}") from None
+        return value
+
+    return checked_value
+
 
 TaskId = Annotated[str, typer.Argument(metavar="ID", help="The task's id.", show_default=False)]
 TaskIds = Annotated[
@@ -26,7 +52,13 @@ Queue = Annotated[
 ]
 State = Annotated[
     list[str] | None,
-    typer.Option("--state", "-s", help="In this state (may be repeated).", autocompletion=complete_state),
+    typer.Option(
+        "--state",
+        "-s",
+        help="In this state (may be repeated).",
+        autocompletion=complete_state,
+        callback=check_states,
+    ),
 ]
 Name = Annotated[list[str] | None, typer.Option("--name", help="Of this type (may be repeated).")]
 Tag = Annotated[list[str] | None, typer.Option("--tag", help="With this tag (may be repeated: all of them).")]

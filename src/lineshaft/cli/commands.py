@@ -82,7 +82,7 @@ def command(
                 return
             session = Session(
                 ctx,
-                out=Output(as_json=common["json"]),
+                out=Output(as_json=_is_json(ctx)),
                 url=common.get("url", DEFAULT_URL),
                 api_key=common.get("api_key"),
             )
@@ -109,6 +109,16 @@ def command(
         return function
 
     return register
+
+
+def _is_json(ctx: typer.Context) -> bool:
+    """Tell whether `--json` was given, after the command or before it."""
+    at: Any = ctx
+    while at is not None:
+        if at.params.get("json"):
+            return True
+        at = at.parent
+    return False
 
 
 def _invoke(function: Callable[..., Any], session: Session, given: dict[str, Any]) -> Any:
@@ -147,7 +157,9 @@ def tell(verdict: Verdict, *, as_json: bool) -> None:
     from rich.text import Text
 
     screen = console(stderr=True)
-    where = f" (field {verdict.field})" if verdict.field and verdict.field not in verdict.reason else ""
+    # A word such as `name` may stand in the reason without meaning the field.
+    named = f"`{verdict.field}`" if verdict.code is ExitCode.REFUSED else str(verdict.field)
+    where = "" if verdict.field is None or named in verdict.reason else f" (field {verdict.field})"
     parts = [Text.assemble(("error: ", "bold red"), visible(verdict.reason) + where)]
     if verdict.hint:
         parts.append(Text.assemble(("hint: ", "bold"), visible(verdict.hint)))

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from lineshaft.cli.arguments import Wait, WaitFor, amounts_of, pairs_of, payload_of, seconds_of
+from lineshaft.cli.arguments import Wait, WaitFor, amounts_of, pairs_of, payload_of, seconds_of, spelled
 from lineshaft.cli.completion import complete_queue
 from lineshaft.cli.exits import ExitCode
 from lineshaft.cli.session import Session
 from lineshaft.cli.spans import between, span
 from lineshaft.cli.tasks import error_text
 from lineshaft.cli.waiting import exit_code, wait_for_end
-from lineshaft.values.ids import TimeOrderedIds
+from lineshaft.values.durations import parse_duration
+from lineshaft.values.ids import TimeOrderedIds, check_name, check_task_id
+from lineshaft.values.instants import parse_instant
 
 if TYPE_CHECKING:
     from lineshaft import wire
@@ -24,27 +26,55 @@ if TYPE_CHECKING:
 _PANEL = "How it runs"
 
 
+_CHECKS = {"DURATION": parse_duration, "INSTANT": parse_instant}
+"""What an option with that metavar must be."""
+
+
 def _option(name: str, help: str, metavar: str | None = None) -> typer.models.OptionInfo:
+    check = _CHECKS.get(metavar or "")
     option: typer.models.OptionInfo = typer.Option(
-        name, help=help, metavar=metavar, show_default=False, rich_help_panel=_PANEL
+        name,
+        help=help,
+        metavar=metavar,
+        show_default=False,
+        rich_help_panel=_PANEL,
+        callback=check and spelled(check, name.removeprefix("--").replace("-", "_")),
     )
     return option
 
 
 async def enqueue(
     session: Session,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The type of the task.", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="The type of the task.",
+            show_default=False,
+            callback=spelled(check_name, "name"),
+        ),
+    ],
     payload: Annotated[
         str, typer.Argument(metavar="[JSON]", help="Its payload; - reads standard input, @FILE a file.")
     ] = "null",
     task_id: Annotated[
         str | None,
-        typer.Option("--task-id", help="Its id: the same id again enqueues nothing.", show_default=False),
+        typer.Option(
+            "--task-id",
+            help="Its id: the same id again enqueues nothing.",
+            show_default=False,
+            callback=spelled(check_task_id, "task_id"),
+        ),
     ] = None,
     queue: Annotated[
         str | None,
         typer.Option(
-            "--queue", "-q", help="Its queue.", show_default="default", autocompletion=complete_queue
+            "--queue",
+            "-q",
+            help="Its queue.",
+            show_default="default",
+            autocompletion=complete_queue,
+            callback=spelled(check_name, "queue"),
         ),
     ] = None,
     delay: Annotated[

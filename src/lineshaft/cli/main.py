@@ -8,7 +8,7 @@ import typer
 
 from lineshaft.cli import changing, keys, queues, tail, tasks, workers
 from lineshaft.cli.bench import bench
-from lineshaft.cli.commands import command
+from lineshaft.cli.commands import Json, command
 from lineshaft.cli.demo.command import demo
 from lineshaft.cli.doctor import doctor
 from lineshaft.cli.enqueue import enqueue
@@ -63,6 +63,7 @@ def root(
         bool,
         typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_print_version),
     ] = False,
+    json: Json = False,
 ) -> None:
     """Take the options that stand before any command."""
 
