@@ -203,6 +203,7 @@ def test_top_shows_what_is_there(lineshaft: Lineshaft) -> None:
     assert shown.code == ExitCode.OK
     assert "survives: power loss" in said(shown.out)
     assert "queued 1" in said(shown.out)
+    assert "queued 1" in said(lineshaft("top").out)  # piped, it is shown once
     snapshot = lineshaft("top", "--once", "--json").document
     assert snapshot["stats"]["counts"]["queued"] == 1
     assert snapshot["queues"][0]["queue"] == "q"

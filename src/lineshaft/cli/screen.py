@@ -1,10 +1,10 @@
-"""The screen of `lineshaft top`: head, queues, workers, what runs and what failed last."""
+"""The screen of `lineshaft top`: head, queues, what runs and what failed last, workers."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from lineshaft.cli import queues, workers
@@ -20,22 +20,53 @@ if TYPE_CHECKING:
 _STATES = ("scheduled", "waiting", "queued", "claimed", "running", "completed", "failed", "cancelled")
 
 
+_ROWS = ((1000, 10, 5), (8, 10, 5), (5, 8, 4), (4, 5, 3), (3, 3, 2), (2, 2, 1), (1, 1, 1))
+"""How many queues, running and failed tasks are shown: the first that fits."""
+_CLIPPED = 60
+"""Characters of an error where the height is limited."""
+
+
 def view(url: str, snapshot: Snapshot) -> RenderableType:
     """Return everything that one snapshot shows; sections without rows are left out."""
-    parts: list[RenderableType] = [_head(url, snapshot), _states(snapshot.stats)]
+    parts = [_head(url, snapshot), *_top(snapshot, _ROWS[0], clip=None)]
+    return Group(*parts, *_workers(snapshot, len(snapshot.workers)))
+
+
+def live_view(url: str, snapshot: Snapshot, screen: Console) -> RenderableType:
+    """Return what fits on a screen: workers have the room that tasks leave."""
+    head = _head(url, snapshot).append("\nCtrl-C ends", "dim")
+    left = -1
+    group = Group()
+    for rows in _ROWS:
+        if left < 0:
+            group = Group(head, *_top(snapshot, rows, clip=_CLIPPED))
+            left = screen.height - len(screen.render_lines(group))
+    return Group(group, *_workers(snapshot, left - _TABLE_HEAD))
+
+
+_TABLE_HEAD = 2
+"""Lines of a table above its rows."""
+
+
+def _top(snapshot: Snapshot, rows: tuple[int, int, int], *, clip: int | None) -> list[RenderableType]:
+    shown_queues, shown_running, shown_failed = rows
+    parts: list[RenderableType] = [_states(snapshot.stats)]
     if snapshot.rates is not None:
         parts.append(_rates(snapshot.rates))
     if snapshot.queues:
-        parts.append(make_table(queues.COLUMNS, [queues.row(queue) for queue in snapshot.queues]))
-    if snapshot.workers:
-        parts.append(make_table(workers.COLUMNS, [workers.row(worker) for worker in snapshot.workers]))
+        parts.append(make_table(queues.COLUMNS, [queues.row(one) for one in snapshot.queues[:shown_queues]]))
     if snapshot.running:
         columns = ("running", "name~", "queue?", "worker?", "attempt#?", "since#", "progress#")
-        parts.append(make_table(columns, [_running(task) for task in snapshot.running]))
+        parts.append(make_table(columns, [_running(task) for task in snapshot.running[:shown_running]]))
     if snapshot.failed:
         named = ("failed last", "name~", "queue?", "when#", "error~")
-        parts.append(make_table(named, [_failed(task) for task in snapshot.failed]))
-    return Group(*parts)
+        parts.append(make_table(named, [_failed(task, clip) for task in snapshot.failed[:shown_failed]]))
+    return parts
+
+
+def _workers(snapshot: Snapshot, most: int) -> list[RenderableType]:
+    shown = [workers.row(worker) for worker in snapshot.workers[: max(0, most)]]
+    return [make_table(workers.COLUMNS, shown)] if shown else []
 
 
 def _head(url: str, snapshot: Snapshot) -> Text:
@@ -53,7 +84,7 @@ def _states(stats: wire.Stats) -> Text:
         count = stats.counts.get(state, 0)
         if count or state in ("queued", "running", "completed", "failed"):
             line.append(f"{state} ", style=STYLES[state]).append(f"{count}  ", style="bold")
-    return line
+    return line.append("workers ").append(str(stats.workers), style="bold")
 
 
 def _rates(rates: dict[str, float]) -> Text:
@@ -76,6 +107,8 @@ def _running(task: wire.Task) -> tuple[object, ...]:
     )
 
 
-def _failed(task: wire.Task) -> tuple[object, ...]:
+def _failed(task: wire.Task, clip: int | None) -> tuple[object, ...]:
     error = None if task.error is None else error_text(task.error)
+    if error is not None and clip is not None and len(error) > clip:
+        error = error[: clip - 2] + " …"
     return (task.task_id, task.name, task.queue, ago(task.finished_at), error)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import msgspec
 import typer
@@ -16,9 +17,6 @@ from lineshaft.cli.output import console
 from lineshaft.cli.session import Session
 from lineshaft.cli.trouble import judge
 from lineshaft.errors import LineshaftError
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 RATES = ("enqueued", "started", "completed", "failed", "retried", "lost")
 SHOWN = 10
@@ -43,18 +41,23 @@ async def top(
         str, typer.Option("--interval", "-i", metavar="DURATION", help="How often the view is renewed.")
     ] = "1s",
     once: Annotated[
-        bool, typer.Option("--once", help="Show it once and end; with --json one document.")
+        bool,
+        typer.Option("--once", help="Show it once and end, as without a terminal; with --json one document."),
     ] = False,
 ) -> ExitCode:
     """Watch queues, workers and tasks until Ctrl-C; with --json one snapshot a line."""
     pause = max(0.1, seconds_of(interval, "--interval"))
     watch = Watch(session)
-    if once:
+    # A pipe has no use for a screen that is drawn again, and a dumb terminal cannot.
+    can_live = sys.stdout.isatty() and not console().is_dumb_terminal
+    if once or not (session.out.as_json or can_live):
         snapshot = await watch.take()
         if session.out.as_json:
             session.out.document(snapshot)
         else:
-            session.out.show(_view(session.url, snapshot))
+            from lineshaft.cli.screen import view
+
+            session.out.show(view(session.url, snapshot))
         return ExitCode.OK
     if session.out.as_json:
         while True:
@@ -108,14 +111,16 @@ async def _live(session: Session, watch: Watch, pause: float) -> NoReturn:
     from rich.live import Live
     from rich.text import Text
 
+    from lineshaft.cli.screen import live_view
+
     screen = console()
-    with Live(console=screen, screen=screen.is_terminal, auto_refresh=False) as live:
+    with Live(console=screen, screen=True, auto_refresh=False) as live:
         answered = False
         while True:
             try:
                 snapshot = await watch.take()
                 answered = True
-                live.update(_view(session.url, snapshot), refresh=True)
+                live.update(live_view(session.url, snapshot, screen), refresh=True)
             except LineshaftError as error:
                 verdict = judge(error, url=session.url)
                 passing = verdict.code in (ExitCode.UNREACHABLE, ExitCode.UNAVAILABLE)
@@ -123,9 +128,3 @@ async def _live(session: Session, watch: Watch, pause: float) -> NoReturn:
                     raise
                 live.update(Text(f"{verdict.reason}; waiting for it …", style="yellow"), refresh=True)
             await asyncio.sleep(pause)
-
-
-def _view(url: str, snapshot: Snapshot) -> RenderableType:
-    from lineshaft.cli.screen import view
-
-    return view(url, snapshot)
