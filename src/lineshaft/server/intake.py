@@ -299,8 +299,6 @@ def sweep_filter(query: SweepQuery, body: Sweep) -> Filter:
             raise Invalid("given twice", field=field)
         if given:
             setattr(merged, field, given[0])
-    if merged == Filter():
-        raise Invalid("a bulk call needs a filter: queue, state, name, tag or q", field="filter")
     return merged
 
 
