@@ -225,7 +225,7 @@ async def test_what_is_no_task_is_told_how_to_become_one() -> None:
     def handler() -> None: ...
 
     for wrong in (handler, "handler"):
-        with pytest.raises(WrongArgument, match=r"@app\.task\(\) makes one of a function"):
+        with pytest.raises(WrongArgument, match=r"@app\.task makes one of a function"):
             await own.enqueue(wrong)
     task = own.task()(handler)
     with pytest.raises(WrongArgument, match=r"expected what `task\.bind\(…\)` makes"):
@@ -341,9 +341,20 @@ def test_what_cannot_be_a_task_is_said_at_the_decorator(handler: Any, field: str
     assert caught.value.field == field
 
 
-def test_the_decorator_without_parentheses_says_so() -> None:
-    with pytest.raises(WrongDefinition, match="with parentheses"):
-        app.task(ship)  # type: ignore[arg-type]
+def test_the_decorator_needs_no_parentheses() -> None:
+    own = App("http://127.0.0.1:9")
+
+    @dataclasses.dataclass
+    class Parcel:  # known only inside this function, as the annotations' names may be
+        weight: int
+
+    @own.task
+    def weigh(parcel: Parcel) -> int:
+        return parcel.weight
+
+    assert (weigh.name, weigh(Parcel(3))) == ("weigh", 3)
+    assert weigh.bind(Parcel(3)).payload == b'{"parcel":{"weight":3}}'
+    assert own.definitions["weigh"] is weigh.definition
 
 
 def test_two_tasks_of_one_name_are_refused() -> None:

@@ -40,7 +40,21 @@ async def plain(n: int) -> list[int]:
     return [n]
 
 
+@app.task
+async def bare(n: int) -> list[int]:
+    return [n]
+
+
+@app.task
+def bare_with_context(ctx: Context, path: str) -> Receipt:
+    return Receipt(ctx.attempt)
+
+
 async def calls() -> None:
+    assert_type(await app.enqueue(bare, 1), Handle[list[int]])
+    assert_type(await app.enqueue_and_wait(bare_with_context, path="a.png"), Receipt)
+    await app.enqueue(bare, "1")  # E: incompatible type "str"; expected "int"
+    await app.enqueue(bare_with_context)  # E: Missing positional argument "path"
     assert_type(await app.enqueue(send_invoice, invoice_id=3), Handle[str])
     assert_type(await app.enqueue(send_invoice, 3, copy=True), Handle[str])
     assert_type(await (await app.enqueue(send_invoice, 3)).result(timeout="30s"), str)

@@ -22,7 +22,10 @@ def test_mypy_sees_what_it_should_and_nothing_else(tmp_path: Path) -> None:
         env={"MYPYPATH": str(ROOT / "src"), "PATH": ""},
         check=False,
     )
-    seen = {int(found[1]): found[2] for line in checked.stdout.splitlines() if (found := ERROR.match(line))}
+    seen: dict[int, str] = {}
+    for line in checked.stdout.splitlines():
+        if found := ERROR.match(line):
+            seen[int(found[1])] = f"{seen.get(int(found[1]), '')}{found[2]}\n"
     wanted = {
         number: line.partition("# E: ")[2].strip()
         for number, line in enumerate(CASES.read_text().splitlines(), 1)

@@ -7,13 +7,14 @@ import contextlib
 import sys
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack, overload
 
 import msgspec
 
 from lineshaft.errors import BY_TYPE, Conflict, LineshaftError
 from lineshaft.sdk.connections import Connections
+from lineshaft.sdk.context import Context
 from lineshaft.sdk.failures import EnqueueFailed, WrongArgument, WrongDefinition
 from lineshaft.sdk.handle import WAIT, Handle
 from lineshaft.sdk.options import TaskOptions, checked
@@ -61,6 +62,15 @@ class Client:
 
     # -- defining ----------------------------------------------------------------------------------
 
+    @overload
+    def task(self, handler: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+    @overload
+    def task(self, handler: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+    @overload
+    def task(self, handler: Callable[Concatenate[Context, P], R], /) -> Task[P, R]: ...
+    @overload
+    def task(self, handler: Callable[P, R], /) -> Task[P, R]: ...
+    @overload
     def task(
         self,
         name: str | None = None,
@@ -69,14 +79,23 @@ class Client:
         discard_on: Exceptions = (),
         after_execution: AfterExecution | None = None,
         **options: Unpack[TaskOptions],
-    ) -> TaskDecorator:
-        """Make a handler a task, by the name of the function unless `name` is given.
+    ) -> TaskDecorator: ...
+    def task(
+        self,
+        name: str | Callable[..., Any] | None = None,
+        *,
+        retry_on: Exceptions | None = None,
+        discard_on: Exceptions = (),
+        after_execution: AfterExecution | None = None,
+        **options: Unpack[TaskOptions],
+    ) -> Any:
+        """Make a handler a task: `@app.task`, or `@app.task(…)` with options.
 
-        `retry_on`: only these exceptions are tried again; `discard_on`: these never are. `options` are
-        defaults of the enqueue. Raises WrongDefinition, which names what cannot be.
+        The task is named like the function unless `name` is given. `retry_on`: only these exceptions are
+        tried again; `discard_on`: these never are. `options` are defaults of the enqueue. Raises
+        WrongDefinition, which names what cannot be.
         """
-        if callable(name):
-            raise WrongDefinition("write `@app.task()` with parentheses", field="name")
+        handler, name = (name, None) if callable(name) else (None, name)
         if "task_id" in options:
             raise WrongDefinition("`task_id` is for one call: use configure(task_id=…)", field="task_id")
         fields = checked(options)
@@ -95,7 +114,7 @@ class Client:
             self._add(definition)
             return Task(definition, fields)
 
-        return decorate  # type: ignore[return-value]  # the overloads are the public type of this one function
+        return decorate if handler is None else decorate(handler)
 
     def middleware(self, middleware: M) -> M:
         """Wrap every execution in `async def middleware(ctx, call_next)`; the first added is the

@@ -128,7 +128,7 @@ def encode_call(task: Task[Any, Any], args: tuple[Any, ...], kwargs: dict[str, A
     """Encode a call's arguments as the payload of `task`; WrongArgument names the one that does not fit."""
     if not hasattr(task, "definition"):
         raise WrongArgument(
-            f"expected a task, not {task!r}: @app.task() makes one of a function, enqueue_named takes a name",
+            f"expected a task, not {task!r}: @app.task makes one of a function, enqueue_named takes a name",
             field="task",
         )
     arguments = task.definition.arguments
@@ -158,9 +158,7 @@ def define(
 ) -> Definition:
     """Make the definition of a handler; WrongDefinition says what about it cannot be a task."""
     if not callable(handler):
-        raise WrongDefinition(
-            f"a task needs a function, not {handler!r}; write `@app.task()` with parentheses"
-        )
+        raise WrongDefinition(f"a task needs a function, not {handler!r}: put `@app.task` above its `def`")
     name = name or getattr(handler, "__name__", None) or type(handler).__name__
     check_name(name, field="name")
     if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
