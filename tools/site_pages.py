@@ -1,0 +1,126 @@
+"""A hook of mkdocs: what the documentation needs beside `docs/`, so that its pages also read well in the repository.
+
+* `CONTRIBUTING.md` and `CHANGELOG.md` become pages.
+* A file or folder of the repository that a page links to becomes a page under `source/`, and the link leads there.
+* What the tests read of a fenced block (`sh serve`, `python file=jobs.py`) becomes its language and its title.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parents[1]
+PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md", "README.md": "index.md"}
+MADE = ("contributing.md", "changelog.md")
+LANGUAGES = {
+    ".py": "python",
+    ".sh": "sh",
+    ".go": "go",
+    ".mjs": "javascript",
+    ".js": "javascript",
+    ".md": "markdown",
+}
+
+_LINK = re.compile(r"\]\((?P<path>[^)\s#]+)(?P<anchor>#[^)\s]*)?\)")
+_FENCE = re.compile(r"^(?P<ticks>```)(?P<language>\w+)(?P<words>[^\n`]*)$", re.MULTILINE)
+_FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+
+
+def on_files(files: Files, config: Any, **_: Any) -> Files:
+    """Add the pages that are made from files outside `docs/`."""
+    for name, page in PAGES.items():
+        if page in MADE:
+            files.append(File.generated(config, page, content=(ROOT / name).read_text()))
+    places: set[str] = set()
+    for file in list(files.documentation_pages()):
+        home = _home(file.src_uri)
+        for path, _ in _links(file.content_string):
+            target = posixpath.normpath(posixpath.join(home, path))
+            if _is_source(target):
+                places |= _with_contents(target)
+    for place in sorted(places):
+        files.append(File.generated(config, _page_of(place), content=_source_page(place)))
+    return files
+
+
+def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
+    """Let links to files of the repository lead to their pages, and fences say what the highlighter knows."""
+    uri = page.file.src_uri
+    if uri.startswith("source/"):
+        return markdown
+    home = _home(uri)
+
+    def leading(found: re.Match[str]) -> str:
+        path, anchor = found["path"], found["anchor"] or ""
+        if "://" in path or path.startswith("mailto:"):
+            return found[0]
+        target = posixpath.normpath(posixpath.join(home, path))
+        if target in PAGES:
+            place = PAGES[target]
+        elif _is_source(target):
+            place = _page_of(target)
+        elif target.startswith("docs/"):
+            place = target.removeprefix("docs/")
+        else:
+            return found[0]
+        return f"]({posixpath.relpath(place, posixpath.dirname(uri) or '.')}{anchor})"
+
+    return _outside_fences(_LINK, leading, _FENCE.sub(_fence, markdown))
+
+
+def _home(uri: str) -> str:
+    """Return the folder in the repository from which a page's links are read."""
+    return "" if uri in MADE else posixpath.join("docs", posixpath.dirname(uri))
+
+
+def _links(markdown: str) -> list[tuple[str, str]]:
+    text = _FENCED.sub("", markdown)
+    return [
+        (found["path"], found["anchor"] or "") for found in _LINK.finditer(text) if "://" not in found["path"]
+    ]
+
+
+def _is_source(target: str) -> bool:
+    inside = not target.startswith(("..", "docs/")) and target not in PAGES and target != "."
+    return inside and (ROOT / target).exists()
+
+
+def _with_contents(place: str) -> set[str]:
+    path = ROOT / place
+    if path.is_file():
+        return {place}
+    return {place} | {f"{place}/{one.name}" for one in path.iterdir() if one.is_file()}
+
+
+def _page_of(place: str) -> str:
+    return f"source/{place}/index.md" if (ROOT / place).is_dir() else f"source/{place}.md"
+
+
+def _source_page(place: str) -> str:
+    path = ROOT / place
+    if path.is_dir():
+        rows = [f"* [{one.name}]({one.name}.md)" for one in sorted(path.iterdir()) if one.is_file()]
+        return f"# {place}/\n\n" + "\n".join(rows) + "\n"
+    fence = "`" * 8
+    return f"# {place}\n\n{fence}{LANGUAGES.get(path.suffix, 'text')}\n{path.read_text()}{fence}\n"
+
+
+def _fence(found: re.Match[str]) -> str:
+    file = re.search(r"\bfile=(\S+)", found["words"])
+    title = f' title="{file[1]}"' if file else ""
+    language = "console" if found["language"] == "session" else found["language"]
+    return f"{found['ticks']}{language}{title}"
+
+
+def _outside_fences(pattern: re.Pattern[str], change: Any, markdown: str) -> str:
+    parts: list[str] = []
+    at = 0
+    for fenced in _FENCED.finditer(markdown):
+        parts += [pattern.sub(change, markdown[at : fenced.start()]), fenced[0]]
+        at = fenced.end()
+    return "".join([*parts, pattern.sub(change, markdown[at:])])
