@@ -1,0 +1,1 @@
+"""Measurements of Lineshaft by itself and beside its peers: `python -m bench`."""

@@ -1,0 +1,71 @@
+"""A coordinator in a process of its own, for the length of a measure."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from bench.own.raw import Line
+from bench.usage import cpu_of, rss_of
+
+
+class Coordinator(msgspec.Struct):
+    """Where it listens, and what it costs."""
+
+    url: str
+    pid: int
+
+    @property
+    def cpu(self) -> float:
+        """Processor seconds so far."""
+        return cpu_of(self.pid)
+
+    @property
+    def rss(self) -> float:
+        """Memory in MB."""
+        return rss_of(self.pid)
+
+    def commits(self) -> int:
+        """Return how many commits it has made so far, over all shards."""
+        line = Line(self.url)
+        try:
+            page = line.call(b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").decode()
+        finally:
+            line.close()
+        counters = [one for one in page.splitlines() if one.startswith("lineshaft_shard_commits_total{")]
+        return sum(int(float(one.rpartition(" ")[2])) for one in counters)
+
+
+@contextlib.contextmanager
+def coordinator(store: str) -> Iterator[Coordinator]:
+    """Run `lineshaft serve` for the length of the block."""
+    serve = [
+        sys.executable,
+        "-m",
+        "lineshaft",
+        "serve",
+        "--json",
+        "--listen",
+        "127.0.0.1:0",
+        "--store",
+        store,
+    ]
+    process = subprocess.Popen(serve, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
+    try:
+        yield Coordinator(url=json.loads(process.stdout.readline())["url"], pid=process.pid)
+    finally:
+        process.terminate()
+        process.wait()
+        process.stdout.close()
+
+
+def sqlite_in(folder: Path, name: str = "bench") -> str:
+    """Return the URL of a store in a folder."""
+    return f"sqlite:///{folder}/{name}.db"
