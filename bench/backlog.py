@@ -103,8 +103,9 @@ async def rest(running: Coordinator, seconds: float) -> str:
     """Say what a coordinator costs that has nothing to do."""
     computed, woken = running.computed, running.woken
     await asyncio.sleep(seconds)
-    used = (running.computed - computed) / seconds
-    return f"{running.resident:.0f} MB, {100 * used:.2f} % of a processor, {(running.woken - woken) / seconds:.1f} wake-ups/s"
+    used = 100 * (running.computed - computed) / seconds
+    wakes = (running.woken - woken) / seconds
+    return f"{running.resident:.0f} MB, {used:.2f} % of a processor, {wakes:.1f} wake-ups/s"
 
 
 async def picked_up(running: Coordinator, queue: str) -> str:
