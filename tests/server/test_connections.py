@@ -360,7 +360,7 @@ async def test_an_idle_line_is_closed(early: bytes | None) -> None:
     async with running(settings) as coordinator, connected(coordinator) as line:
         if early is None:
             # Refused before its body has come whole.
-            line.writer.write(post("/nothing", b"{}")[:-1])
+            line.writer.write(post("/nothing", b" " * (1 << 20) + b"{}")[:-1])
             assert (await line.answer())[0] == 404
             line.writer.write(b"}")
         elif early:

@@ -9,28 +9,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from typing import Any, Protocol
 
 import msgspec
 from uvicorn.protocols.utils import ClientDisconnected
 
-from lineshaft.errors import Forbidden, LineshaftError, Malformed, Retryable, TooLarge, Unavailable
+from lineshaft.errors import Forbidden, LineshaftError, Malformed, TooLarge, Unavailable
 from lineshaft.server.calls import Calls
 from lineshaft.server.endpoints import Endpoint
+from lineshaft.server.exchange import Request
 from lineshaft.server.headers import Headers
 from lineshaft.server.hosts import AllowedHosts
 from lineshaft.server.identity import Identity, KeyRing
 from lineshaft.server.intake import traceparent
 from lineshaft.server.metrics import RequestMetrics
 from lineshaft.server.protocol import ClientGone
+from lineshaft.server.responses import INTERNAL, Response, refusal
 from lineshaft.server.router import NoSuchMethod, Router
 from lineshaft.server.session import Session
 from lineshaft.server.settings import Limits
 from lineshaft.server.stream import stream_changes
-from lineshaft.server.views import error_info
-from lineshaft.wire import CALLS, SESSION_PATH, ErrorBody
+from lineshaft.wire import CALLS, SESSION_PATH
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -38,17 +38,27 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _log = logging.getLogger("lineshaft.server")
 _encode = msgspec.json.Encoder().encode
-_JSON = b"application/json"
 _GUEST = Identity(scopes=frozenset())
 
 
-class Response(msgspec.Struct, frozen=True):
-    """What goes out: `media` None for none, as with 204."""
+class Line(Protocol):
+    """The connection that a request came by."""
 
-    status: int
-    body: bytes = b""
-    media: bytes | None = _JSON
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    gone: bool
+    """Whether nothing that is written now will reach the client."""
+
+    def mind_leaving(self) -> None:
+        """Take the end of what the client says for its leaving. Raises `ClientGone` where it has."""
+
+    def leave(self) -> None:
+        """End the request being served without an answer."""
+
+
+class Cancellable(Protocol):
+    """What serves a request: a task or an exchange."""
+
+    def cancel(self) -> Any:
+        """End it with `CancelledError`."""
 
 
 class Application:
@@ -61,7 +71,7 @@ class Application:
         self._limits = limits
         self._router = Router(CALLS.values())
         self._endpoints = {name: Endpoint(call, limits) for name, call in CALLS.items()}
-        self._waiting: set[asyncio.Task[Any]] = set()
+        self._waiting: set[Cancellable] = set()
         self._closing = False
         self.metrics = RequestMetrics()
         calls.responses = self.metrics.by_status
@@ -76,58 +86,92 @@ class Application:
     def close(self) -> None:
         """Send away whoever waits, and end streams and sessions: the coordinator shuts down."""
         self._closing = True
-        for task in self._waiting:
-            task.cancel()
+        for serving in list(self._waiting):
+            serving.cancel()
 
     # -- HTTP --------------------------------------------------------------------------------------
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response: Response | None
+        task = asyncio.current_task()
+        assert task is not None
+        line: Line | None = scope.get("lineshaft.protocol")
+        response = await self.respond(_request_of(scope), receive, line=line, serving=task, send=send)
+        if response is not None:
+            with contextlib.suppress(asyncio.CancelledError):  # gone while it was sent
+                await _send(scope, send, response)
+
+    async def respond(
+        self,
+        request: Request,
+        body: bytes | Receive,
+        *,
+        line: Line | None,
+        serving: Cancellable,
+        send: Send | None = None,
+    ) -> Response | None:
+        """Return the answer to a request, errors too; None where nobody is to be answered (any more).
+
+        `body` is the whole or where it comes from; without `send` nothing is streamed.
+        """
         try:
-            response = await self._respond(scope, receive, send)
+            response = await self._respond(request, body, line, serving, send)
         except LineshaftError as error:
             response = refusal(error)
         except (ClientGone, asyncio.CancelledError):
             if not self._closing:
-                if (protocol := scope.get("lineshaft.protocol")) is not None:
-                    protocol.leave()
-                return
+                if line is not None:
+                    line.leave()
+                return None
             response = refusal(Unavailable("the coordinator is shutting down", retry_after=1))
         except Exception:
-            _log.exception("internal error at %s %s", scope["method"], scope["path"])
-            response = _INTERNAL
+            _log.exception("internal error at %s %s", request.method, request.path.decode("ascii", "replace"))
+            response = INTERNAL
         if response is not None:
             self.metrics.count(response.status)
-            with contextlib.suppress(asyncio.CancelledError):  # gone while it was sent
-                await _send(scope, send, response)
+        return response
 
-    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> Response | None:
-        headers = self._screened(scope)
-        endpoint, id = self._matched(scope)
+    async def _respond(
+        self,
+        request: Request,
+        body: bytes | Receive,
+        line: Line | None,
+        serving: Cancellable,
+        send: Send | None,
+    ) -> Response | None:
+        headers = self._screened(request.headers, request.version)
+        endpoint, id = self._matched(request)
         identity = self._identified(endpoint.call.scope, headers)
         media = endpoint.checked_media(headers)
-        body = await self._body(endpoint.limit, headers, receive)
+        if not isinstance(body, bytes):
+            body = await self._body(endpoint.limit, headers, body)
+        elif len(body) > endpoint.limit:
+            raise TooLarge(f"the body is above the limit of {endpoint.limit} bytes")
         message = endpoint.read_body(body, media)
-        query = endpoint.read_query(scope["query_string"])
-        streams = endpoint.call.stream is not None and headers.wants_events and scope["method"] == "GET"
+        query = endpoint.read_query(request.query)
+        streams = (
+            send is not None
+            and endpoint.call.stream is not None
+            and headers.wants_events
+            and request.method == "GET"
+        )
         waits = endpoint.waits(query, message)
         leases = endpoint.leases(message)
-        protocol = scope.get("lineshaft.protocol")
-        if protocol is not None and (streams or waits or leases):
-            protocol.mind_leaving()
+        if line is not None and (streams or waits or leases):
+            line.mind_leaving()
         if streams:
-            with self._wait():
+            assert send is not None
+            with self._wait(serving):
                 await self._stream(identity, query, headers.last_event_id, send)
             return None
         call = self._calls.call(
             endpoint.call, identity, id=id, query=query, body=message, traceparent=_traceparent(headers)
         )
         if waits:
-            with self._wait():
+            with self._wait(serving):
                 answer = await call
         else:
             answer = await call
-        if leases and protocol is not None and protocol.gone:
+        if leases and line is not None and line.gone:
             await self._calls.give_back(identity, answer)
             raise ClientGone
         return _response(endpoint, query, answer)
@@ -141,10 +185,10 @@ class Application:
                 error.field = "Last-Event-ID"
             raise
 
-    def _screened(self, scope: Scope) -> Headers:
-        headers = Headers(scope["headers"])
+    def _screened(self, raw: list[tuple[bytes, bytes]], version: str) -> Headers:
+        headers = Headers(raw)
         if headers.host is None:
-            if scope["http_version"] != "1.0":
+            if version != "1.0":
                 raise Malformed("a request needs a Host header")
         elif not self._hosts.allows(headers.host):
             raise Forbidden("this Host is not served here (see the option for allowed hosts)")
@@ -153,16 +197,15 @@ class Application:
             raise Forbidden("pages of this Origin may not call (see the option for allowed hosts)")
         return headers
 
-    def _matched(self, scope: Scope) -> tuple[Endpoint, str | None]:
-        raw_path: bytes = scope["raw_path"]
-        if not raw_path.isascii():
+    def _matched(self, request: Request) -> tuple[Endpoint, str | None]:
+        if not request.path.isascii():
             raise Malformed("a path must be percent-encoded")
-        path = raw_path.decode()
+        path = request.path.decode()
         if path == SESSION_PATH:
-            if scope["method"] != "GET":
-                raise NoSuchMethod(f"{SESSION_PATH} does not take {scope['method']}", ["GET"])
+            if request.method != "GET":
+                raise NoSuchMethod(f"{SESSION_PATH} does not take {request.method}", ["GET"])
             raise Malformed("the push session needs a WebSocket handshake")
-        call, id = self._router.match(scope["method"], path)
+        call, id = self._router.match(request.method, path)
         return self._endpoints[call.name], id
 
     def _identified(self, scope: str, headers: Headers) -> Identity:
@@ -192,14 +235,20 @@ class Application:
             raise TooLarge(f"the body is above the limit of {limit} bytes")
         return b"".join(chunks)
 
-    def _wait(self) -> _Waiting:
-        return _Waiting(self._waiting)
+    @contextlib.contextmanager
+    def _wait(self, serving: Cancellable) -> Iterator[None]:
+        """While the block runs, a shutdown cancels what serves."""
+        self._waiting.add(serving)
+        try:
+            yield
+        finally:
+            self._waiting.discard(serving)
 
     # -- WebSocket ---------------------------------------------------------------------------------
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            headers = self._screened(scope)
+            headers = self._screened(scope["headers"], scope["http_version"])
             path = (scope.get("raw_path") or scope["path"].encode()).decode("ascii", "replace")
             if path.partition("?")[0] != SESSION_PATH:
                 self._router.match("GET", path)
@@ -210,52 +259,26 @@ class Application:
         except LineshaftError as error:
             await _deny(receive, send, refusal(error))
             return
-        with self._wait():
+        task = asyncio.current_task()
+        assert task is not None
+        with self._wait(task):
             try:
                 await session.run()
             except asyncio.CancelledError:
                 await session.hang_up(1012 if self._closing else 1006)
 
 
-class _Waiting:
-    """While the block runs, a shutdown cancels it."""
-
-    def __init__(self, waiting: set[asyncio.Task[Any]]) -> None:
-        self._waiting = waiting
-
-    def __enter__(self) -> None:
-        self._task = asyncio.current_task()
-        assert self._task is not None
-        self._waiting.add(self._task)
-
-    def __exit__(self, *error: object) -> None:
-        assert self._task is not None
-        self._waiting.discard(self._task)
-
-
 def _traceparent(headers: Headers) -> str | None:
     return traceparent(headers.traceparent)
 
 
-def refusal(error: LineshaftError) -> Response:
-    """Return the answer that an error amounts to."""
-    more: list[tuple[bytes, bytes]] = []
-    retry_after = None
-    if isinstance(error, Retryable):
-        retry_after = 1.0 if error.retry_after is None else error.retry_after
-        more.append((b"retry-after", b"%d" % max(1, math.ceil(retry_after))))
-    if isinstance(error, NoSuchMethod):
-        more.append((b"allow", ", ".join(error.allowed).encode()))
-    if error.status == 401:
-        more.append((b"www-authenticate", b"ApiKey"))
-    body = _encode(ErrorBody(error=error_info(error), retry_after=retry_after))
-    return Response(error.status, body, headers=tuple(more))
-
-
 _SOON = ((b"retry-after", b"1"),)
-_INTERNAL = Response(
-    500, b'{"error":{"type":"internal","reason":"an internal error; the coordinator\'s log tells more"}}'
-)
+
+
+def _request_of(scope: Scope) -> Request:
+    return Request(
+        scope["method"], scope["raw_path"], scope["query_string"], scope["http_version"], scope["headers"]
+    )
 
 
 def _response(endpoint: Endpoint, query: Any, answer: Any) -> Response:
@@ -268,25 +291,18 @@ def _response(endpoint: Endpoint, query: Any, answer: Any) -> Response:
 
 
 async def _send(scope: Scope, send: Send, response: Response) -> None:
-    headers = [*response.headers, (b"content-length", b"%d" % len(response.body))]
-    if response.media is not None:
-        headers.append((b"content-type", response.media))
     protocol = scope.get("lineshaft.protocol")
     if protocol is not None:
-        await protocol.respond(response.status, headers, response.body)
+        await protocol.respond(response)
         return
+    headers = response.all_headers
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body})
 
 
 async def _deny(receive: Receive, send: Send, response: Response) -> None:
     await receive()
-    assert response.media is not None
-    headers = [
-        *response.headers,
-        (b"content-type", response.media),
-        (b"content-length", b"%d" % len(response.body)),
-    ]
-    await send({"type": "websocket.http.response.start", "status": response.status, "headers": headers})
+    start = {"type": "websocket.http.response.start", "status": response.status}
+    await send(start | {"headers": response.all_headers})
     await send({"type": "websocket.http.response.body", "body": response.body})
     raise ClientDisconnected  # else uvicorn complains that there was no handshake

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from lineshaft.wire import SESSION_PATH, SUBPROTOCOL, Call, Enqueue, ErrorBody
-from lineshaft.wire.grammar import Identifier, Name, TaskId
+from lineshaft.wire.grammar import Identifier, KeyId, Name, TaskId
 from lineshaft.wire.messages import Raw
 
 _ERRORS = (400, 401, 403, 404, 405, 408, 409, 410, 413, 415, 421, 422, 429, 431, 503)
@@ -130,19 +130,23 @@ def _parameters(call: Call) -> list[dict[str, Any]]:
     if call.query is not None:
         for field in msgspec.structs.fields(call.query):
             schema, _ = msgspec.json.schema_components([field.type], ref_template=_REFERENCE)
-            found.append({"name": field.encode_name, "in": "query", "schema": _without_null(dict(schema[0]))})
+            found.append({"name": field.encode_name, "in": "query", "schema": _as_text(dict(schema[0]))})
     return found
 
 
+_PARAMETERS = {"/_tasks/": TaskId, "/_queues/": Name, "/_workers/": Identifier, "/_keys/": KeyId}
+
+
 def _parameter_schema(path: str) -> dict[str, Any]:
-    for start, kind in (("/_tasks/", TaskId), ("/_queues/", Name), ("/_workers/", Identifier)):
+    for start, kind in _PARAMETERS.items():
         if path.startswith(start):
             return _schema(kind)
     return {"type": "string"}
 
 
-def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    choices = [choice for choice in schema.get("anyOf", []) if choice != {"type": "null"}]
+def _as_text(schema: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what cannot stand in a query: null, and lists (several words have commas between)."""
+    choices = [choice for choice in schema.get("anyOf", []) if choice.get("type") not in ("null", "array")]
     if not choices:
         return schema
     return choices[0] if len(choices) == 1 else {"anyOf": choices}

@@ -3,7 +3,9 @@
 * A request that has not arrived whole in time is answered with 408, so that nobody holds
   a connection by sending slowly.
 * A head that is too large (431) or malformed (400) is answered in JSON, as every error is.
-* The task that serves a request is cancelled when its client has gone, so that nothing waits for nobody.
+* What serves a request is cancelled when its client has gone, so that nothing waits for nobody.
+* A request whose body has a length, and is not large, is served without a task of its own (`Exchange`).
+  Everything rarer (chunks, 100-continue, streams, what was sent ahead) goes through uvicorn's cycle.
 """
 
 from __future__ import annotations
@@ -12,15 +14,16 @@ import asyncio
 import logging
 import math
 import re
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import httptools
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.http11 import Response
 
 from lineshaft.errors import LineshaftError, Malformed, RequestTimeout, Retryable, Unavailable
+from lineshaft.server.exchange import Exchange, Request
+from lineshaft.server.responses import Response, date_line
 from lineshaft.server.settings import Limits
 from lineshaft.wire import SESSION_PATH, ErrorBody, ErrorInfo
 
@@ -35,6 +38,11 @@ _PIPELINED = 16
 """Requests read ahead of the one that is served, where that may take long."""
 _OFFER = re.compile(rb"\r\nupgrade:(?=[ \t]*h2c)", re.IGNORECASE)
 _SESSION_PATH = SESSION_PATH.encode()
+_SPECIAL = frozenset({b"accept", b"expect", b"transfer-encoding", b"upgrade"})
+"""Headers whose requests may need more than one reading and one writing."""
+_PLAIN_BODY = 1 << 20
+
+Respond = Callable[..., Coroutine[Any, Any, "Response | None"]]
 
 
 class HeadTooLarge(Malformed):
@@ -52,6 +60,7 @@ class EdgeProtocol(HttpToolsProtocol):
     """One connection. `limits` is set on a subclass, see `protocol_with`."""
 
     limits = Limits()
+    respond_to: Respond
     silent_until = -math.inf
     """When (of the event loop) it may be said again that there are too many connections."""
 
@@ -65,29 +74,57 @@ class EdgeProtocol(HttpToolsProtocol):
         self._deaf = False
         self._eof = False
         self._minds_leaving = False
-        self._serving: asyncio.Task[None] | None = None
-        self._served: RequestResponseCycle | None = None
+        self._serving: asyncio.Task[None] | Exchange | None = None
+        self._served: RequestResponseCycle | Exchange | None = None
+        self._whole: Exchange | None = None
+        """Has arrived whole and is served as soon as the parser has let go."""
+        self._idle_since: float | None = None
+        self.cycle: Any
 
-    async def respond(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-        """Answer the request being served as `send` would, but with one write for head and body."""
+    async def respond(self, response: Response) -> None:
+        """Answer the request served by a cycle as `send` would, but with one write for head and body."""
         cycle = self._served
-        assert cycle is not None
+        assert isinstance(cycle, RequestResponseCycle)
         if self.flow.write_paused and not cycle.disconnected:
             await self.flow.drain()
         if cycle.disconnected:
             return
-        parts = [STATUS_LINE[status]]
-        for name, value in (*self.server_state.default_headers, *headers):
-            parts += (name, b": ", value, b"\r\n")
-        parts.append(b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n")
-        if cycle.scope["method"] != "HEAD":
-            parts.append(body)
         cycle.response_started = cycle.response_complete = True
-        self.transport.write(b"".join(parts))
+        self._write(response, keep_alive=cycle.keep_alive, bodiless=cycle.scope["method"] == "HEAD")
         cycle.message_event.set()
-        if not cycle.keep_alive:
-            self.transport.close()
         cycle.on_response()
+
+    def _write(self, response: Response, *, keep_alive: bool, bodiless: bool) -> None:
+        parts = [STATUS_LINE[response.status], date_line()]
+        for name, value in response.headers:
+            parts += (name, b": ", value, b"\r\n")
+        parts.append(b"content-length: %d\r\n" % len(response.body))
+        if response.media is not None:
+            parts += (b"content-type: ", response.media, b"\r\n")
+        parts.append(b"\r\n" if keep_alive else b"connection: close\r\n\r\n")
+        if not bodiless:
+            parts.append(response.body)
+        self.transport.write(b"".join(parts))
+        if not keep_alive:
+            self.transport.close()
+
+    def _answer(self, exchange: Exchange, response: Response) -> None:
+        """Write the answer to a request that was served without a task."""
+        if exchange.disconnected:
+            return
+        if self.flow.write_paused:
+            # The client does not read; its next request is not served before it has.
+            task = self.loop.create_task(self._answer_later(exchange, response))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+            return
+        exchange.response_complete = True
+        self._write(response, keep_alive=exchange.keep_alive, bodiless=exchange.request.method == "HEAD")
+        self.on_response_complete()
+
+    async def _answer_later(self, exchange: Exchange, response: Response) -> None:
+        await self.flow.drain()
+        self._answer(exchange, response)
 
     @property
     def gone(self) -> bool:
@@ -115,16 +152,46 @@ class EdgeProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _await_next(self) -> None:
-        self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_later(
-            self.timeout_keep_alive, self.timeout_keep_alive_handler
-        )
+        """Begin to count how long the line is idle; one timer looks again and again, not one a request."""
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = None
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a line that has been idle for long."""
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None:
+            return
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def on_response_complete(self) -> None:
+        """Go on with what was sent ahead, or wait for the next request."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+        else:
+            self._await_next()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         serving, served = self._serving, self._served
         super().connection_lost(exc)
-        self._unset_keepalive_if_required()
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
         for waiting, _ in self.pipeline:
             waiting.disconnected = True
         self.pipeline.clear()
@@ -163,12 +230,15 @@ class EdgeProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
-        self._unset_keepalive_if_required()
+        self._idle_since = None
+        # A head that comes in one small piece is small; only others are counted.
+        self._head_counts = self._in_head or len(data) > self.limits.head
         if b"h2c" in data and (self._in_head or not self._receiving):
             data = _without_offers(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
+            self._serve_whole()
             if self._should_upgrade():
                 self._disarm()
                 self.handle_websocket_upgrade()
@@ -176,6 +246,7 @@ class EdgeProtocol(HttpToolsProtocol):
                 self.data_received(rest)  # what was offered is passed over, so HTTP goes on
             return
         except httptools.HttpParserError as error:
+            self._serve_whole()
             self._refuse(self._refusal or Malformed(f"not HTTP/1.1: {error}"))
             return
         if self._in_head:
@@ -183,6 +254,7 @@ class EdgeProtocol(HttpToolsProtocol):
             if self._head_size > self.limits.head:
                 self._refuse(self._head_too_large())
                 return
+        self._serve_whole()
         if self._receiving and self._deadline is None:
             self._deadline = self.loop.call_later(self.limits.receive, self._too_slow)
 
@@ -191,8 +263,9 @@ class EdgeProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._receiving = self._in_head = True
         self._head_size = 0
-        super().on_message_begin()
-        self.scope["lineshaft.protocol"] = self  # type: ignore[typeddict-unknown-key]
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -201,14 +274,63 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if size > self.limits.head:
-            self._raise(self._head_too_large())
+        if self._head_counts:
+            size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+            if size > self.limits.head:
+                self._raise(self._head_too_large())
         if not self.url.startswith(b"/"):
             self._raise(Malformed("the request target must be a path"))
+        if not self._busy and self._is_plain():
+            self.cycle = Exchange(
+                self.loop,
+                Request(self.parser.get_method().decode(), *_split(self.url), "1.1", self.headers),
+                self._answer,
+                keep_alive=self.parser.should_keep_alive(),
+            )
+            return
+        self._make_scope()
         super().on_headers_complete()
         if self._minds_leaving and 0 < len(self.pipeline) < _PIPELINED:
             self.flow.resume_reading()  # else one would not see that the client leaves
+
+    def _is_plain(self) -> bool:
+        """Tell whether the request needs no cycle: it is of HTTP/1.1, with a body of known length."""
+        if self.parser.get_http_version() != "1.1" or self.parser.should_upgrade():
+            return False
+        length = 0
+        for name, value in self.headers:
+            if name in _SPECIAL and not (name == b"accept" and b"event-stream" not in value.lower()):
+                return False
+            if name == b"content-length":
+                length = int(value)  # the parser has let digits only pass
+        return length <= _PLAIN_BODY
+
+    def _make_scope(self) -> None:
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        HttpToolsProtocol.on_message_begin(self)
+        self.url, self.expect_100_continue = url, expects
+        self.headers += headers
+        self.scope["lineshaft.protocol"] = self  # type: ignore[typeddict-unknown-key]
+        self.server_state.default_headers = [(b"date", date_line()[6:-2])]
+
+    def _serve_whole(self) -> None:
+        """Serve the request that has arrived whole, if one has."""
+        exchange = self._whole
+        if exchange is None:
+            return
+        self._whole = None
+        self._serving = self._served = exchange
+        self._minds_leaving = False
+        exchange.begin(
+            self.respond_to(exchange.request, b"".join(exchange.body), line=self, serving=exchange)
+        )
+
+    def on_body(self, body: bytes) -> None:
+        cycle = self.cycle
+        if type(cycle) is Exchange:
+            cycle.body.append(body)
+        else:
+            super().on_body(body)
 
     def _should_upgrade(self) -> bool:
         path = self.url.partition(b"?")[0]
@@ -216,7 +338,13 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._receiving = False
-        self._disarm()
+        if self._deadline is not None:
+            self._disarm()
+        cycle = self.cycle
+        if type(cycle) is Exchange and cycle.more_body:
+            cycle.more_body = False
+            self._whole = cycle
+            return
         super().on_message_complete()
         if self._served is not None and not self._busy:
             # It was answered before it had come whole, and reading on has stopped the clock of idle lines.
@@ -290,7 +418,7 @@ class EdgeProtocol(HttpToolsProtocol):
             ErrorBody(error=ErrorInfo(type=refusal.type, reason=refusal.reason, field=refusal.field))
         )
         head = [STATUS_LINE[refusal.status]]
-        head += [name + b": " + value + b"\r\n" for name, value in self.server_state.default_headers]
+        head.append(date_line())
         if isinstance(refusal, Retryable):
             head.append(b"retry-after: %d\r\n" % math.ceil(refusal.retry_after or 1))
         head.append(b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body))
@@ -302,34 +430,22 @@ class EdgeProtocol(HttpToolsProtocol):
             self._deadline = None
 
 
+def _split(url: bytes) -> tuple[bytes, bytes]:
+    """Return path and query."""
+    path, _, query = url.partition(b"#")[0].partition(b"?")
+    return path, query
+
+
 def _without_offers(data: bytes) -> bytes:
     """Rename offers to go on in HTTP/2: the parser would pass over the body of a request that makes one."""
     head, end, rest = data.partition(b"\r\n\r\n")
     return _OFFER.sub(b"\r\nx-offer:", head) + end + rest
 
 
-class EdgeWebSocket(WebSocketsSansIOProtocol):
-    """Uvicorn's WebSocket protocol; a handshake that is none is answered in JSON."""
+def protocol_with(limits: Limits, respond: Respond) -> type[EdgeProtocol]:
+    """Return the protocol with these limits; uvicorn makes one instance for each connection.
 
-    def __init__(self, *args: Any, **keywords: Any) -> None:
-        super().__init__(*args, **keywords)
-        accept = self.conn.accept
-        self.conn.accept = lambda request: _in_json(accept(request))  # type: ignore[method-assign]
-
-
-def _in_json(response: Response) -> Response:
-    if response.status_code != 101:
-        reason = (response.body or b"").decode(errors="replace").strip() or "not a WebSocket handshake"
-        response.body = _encode(ErrorBody(error=ErrorInfo(type=Malformed.type, reason=reason)))
-        for name, value in (
-            ("Content-Type", "application/json"),
-            ("Content-Length", str(len(response.body))),
-        ):
-            del response.headers[name]
-            response.headers[name] = value
-    return response
-
-
-def protocol_with(limits: Limits) -> type[EdgeProtocol]:
-    """Return the protocol with these limits; uvicorn makes one instance for each connection."""
-    return type("LimitedEdgeProtocol", (EdgeProtocol,), {"limits": limits})
+    `respond` is what answers a request that has come whole, see `Application.respond`.
+    """
+    members = {"limits": limits, "respond_to": staticmethod(respond)}
+    return type("LimitedEdgeProtocol", (EdgeProtocol,), members)

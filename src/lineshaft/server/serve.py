@@ -19,9 +19,10 @@ from lineshaft.engine.engine import Engine
 from lineshaft.errors import Invalid
 from lineshaft.server.app import Application
 from lineshaft.server.calls import Calls
+from lineshaft.server.handshake import EdgeWebSocket
 from lineshaft.server.hosts import AllowedHosts, is_loopback, split_address
 from lineshaft.server.identity import KeyRing
-from lineshaft.server.protocol import EdgeWebSocket, protocol_with
+from lineshaft.server.protocol import protocol_with
 from lineshaft.server.settings import ServerSettings
 from lineshaft.store.base import Store
 from lineshaft.store.urls import open_store
@@ -154,7 +155,7 @@ def _config(application: Application, settings: ServerSettings) -> uvicorn.Confi
         limits = msgspec.structs.replace(limits, connections=room)
     return uvicorn.Config(
         application,
-        http=protocol_with(limits),
+        http=protocol_with(limits, application.respond),
         ws=EdgeWebSocket,
         ws_max_size=limits.batch,
         ws_ping_interval=20.0,
@@ -165,6 +166,7 @@ def _config(application: Application, settings: ServerSettings) -> uvicorn.Confi
         log_level="warning",  # what it says of its own life would stand beside our startup line
         access_log=False,
         server_header=False,
+        date_header=False,  # the protocol writes it
         proxy_headers=False,
         timeout_keep_alive=max(1, round(limits.keep_alive)),
         timeout_graceful_shutdown=max(1, round(settings.grace)),
