@@ -11,6 +11,8 @@ from lineshaft.server import intake
 from lineshaft.server.headers import JSON, NDJSON, Headers
 from lineshaft.server.reading import BodyReader, QueryReader
 from lineshaft.server.settings import Limits
+from lineshaft.server.whole import WholeReader
+from lineshaft.values.rawjson import MAX_DEPTH
 from lineshaft.wire import Call, Claim, Enqueue, Health, Item, Nothing, Report
 from lineshaft.wire.messages import OptionalRaw, Request
 
@@ -34,6 +36,8 @@ class Endpoint:
         self._most = limits.items
         self._query = QueryReader(call.query)
         levels = _LEVELS.get(call.name, 1)
+        batch = {"bulk": list[Enqueue], "report": Report}.get(call.name)
+        self._batch = None if batch is None else WholeReader(batch, max_depth=MAX_DEPTH + levels)
         if call.name == "bulk":
             self._body = BodyReader(list[msgspec.Raw], levels=levels, items_apart=True)
             self._item = BodyReader(Enqueue)
@@ -65,6 +69,9 @@ class Endpoint:
             return None
         if media == NDJSON:
             return self._items([line for line in body.split(b"\n") if line.strip(b" \t\r")])
+        if self._batch is not None and (known := self._batch.read(body)) is not None:
+            self._limit_items(known if self.call.name == "bulk" else known.items)
+            return known
         message = self._body.read(body)
         if self.call.name == "bulk":
             return self._items(message)
@@ -75,9 +82,12 @@ class Endpoint:
         return message if self.call.body is not None else None
 
     def _items(self, items: list[Any]) -> list[Any]:
+        self._limit_items(items)
+        return [self._read_item(bytes(item)) for item in items]
+
+    def _limit_items(self, items: list[Any]) -> None:
         if len(items) > self._most:
             raise Invalid(f"at most {self._most} items", field="items")
-        return [self._read_item(bytes(item)) for item in items]
 
     def _read_item(self, item: bytes) -> Any:
         try:

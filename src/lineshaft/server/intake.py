@@ -54,18 +54,21 @@ def new_task(
     body: Enqueue, *, task_id: str, given: bool, max_payload: int, traceparent: str | None
 ) -> NewTask:
     """Return the task to enqueue; `given` where the client chose the id. Raises `Invalid`, `TooLarge`."""
-    refuse_reserved(body, _RESERVED)
+    if body.unique or body.group or body.limits or body.depends_on:
+        refuse_reserved(body, _RESERVED)
     if body.run_at is not None and body.delay is not None:
         raise Invalid("say run_at or delay, not both", field="delay")
+    if given:
+        check_task_id(task_id, field="task_id")
     task = NewTask(
-        id=check_task_id(task_id, field="task_id"),
+        id=task_id,
         spec=_spec(body),
         payload=b"null" if body.payload is UNSET else json_bytes(body.payload, "payload", max_payload),
         run_at=None if body.run_at is None else parse_instant(body.run_at, field="run_at"),
-        delay=optional_duration(body.delay, "delay"),
+        delay=None if body.delay is None else parse_duration(body.delay, field="delay"),
         expires_at=None if body.expires_at is None else parse_instant(body.expires_at, field="expires_at"),
         tags=() if body.tags is None else tags(body.tags, "tags"),
-        metadata=_metadata(body.metadata, min(max_payload, MAX_METADATA)),
+        metadata=None if body.metadata is None else _metadata(body.metadata, min(max_payload, MAX_METADATA)),
         traceparent=traceparent,
         given=given,
     )
@@ -81,6 +84,32 @@ def refuse_reserved(body: Any, fields: Iterable[str]) -> None:
 
 
 def _spec(body: Enqueue) -> Spec:
+    """Return what the task shares with others: most are enqueued just like one before."""
+    if body.retry_policy is not None or body.worker_affinity is not None:
+        return _new_spec(body)
+    told = (
+        body.name,
+        body.queue,
+        body.priority,
+        body.max_retries,
+        body.lease,
+        body.timeout,
+        body.retention,
+        body.result_ttl,
+    )
+    spec = _specs.get(told)
+    if spec is None:
+        if len(_specs) >= _KEPT_SPECS:
+            _specs.clear()
+        spec = _specs[told] = _new_spec(body)
+    return spec
+
+
+_specs: dict[tuple[Any, ...], Spec] = {}
+_KEPT_SPECS = 1_000
+
+
+def _new_spec(body: Enqueue) -> Spec:
     timeout = optional_duration(body.timeout, "timeout")
     if timeout == 0:
         raise Invalid("a timeout must be more than 0", field="timeout")
@@ -138,9 +167,7 @@ def resources(given: dict[str, Amount] | None, field: str) -> tuple[tuple[str, f
     )
 
 
-def _metadata(given: Raw | None, limit: int) -> bytes | None:
-    if given is None:
-        return None
+def _metadata(given: Raw, limit: int) -> bytes | None:
     metadata = json_bytes(given, "metadata", limit)
     if metadata == b"null":
         return None
@@ -156,7 +183,10 @@ def _fingerprint(task: NewTask) -> int:
 
 def json_bytes(given: Raw, field: str, limit: int) -> bytes:
     """Return the bytes of a JSON value. Raises `TooLarge` above `limit` bytes."""
-    return limited(bytes(given).strip(b" \t\r\n"), field, limit)
+    value = bytes(given)
+    if value[:1] <= b" " or value[-1:] <= b" ":
+        value = value.strip(b" \t\r\n")
+    return value if len(value) <= limit else limited(value, field, limit)
 
 
 def limited(value: bytes, field: str, limit: int) -> bytes:

@@ -1,8 +1,8 @@
 """From bytes to request structs: strict, and fast where nothing is wrong.
 
-A body is screened in a few passes of C (encoding, surrogates, depth), decoded once by msgspec, and checked
-for duplicate keys by one regular expression. Only what fails or looks suspicious is read again, carefully, to
-tell syntax (400) from meaning (422) and to name the field.
+Most bodies are read in one go (`whole.py`). One that is not is screened in a few passes of C (encoding,
+surrogates, depth), decoded by msgspec, and checked for duplicate keys by one regular expression; only what
+fails or looks suspicious is read again, to tell syntax (400) from meaning (422) and to name the field.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import msgspec
 
 from lineshaft.errors import Invalid, LineshaftError, Malformed
 from lineshaft.server.router import unquote
+from lineshaft.server.whole import WholeReader
 from lineshaft.values.rawjson import MAX_DEPTH, check_json, screen
 
 _RAW_FIELDS = frozenset(
@@ -35,6 +36,7 @@ class BodyReader:
     def __init__(self, type: Any, *, levels: int = 1, items_apart: bool = False) -> None:
         self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(type).decode
         self._max_depth = MAX_DEPTH + levels
+        self._whole = None if items_apart else WholeReader(type, max_depth=self._max_depth)
         self._items_apart = items_apart
         self._raw_fields = _raw_fields_of(type)
         try:
@@ -56,6 +58,8 @@ class BodyReader:
             if self._empty_allowed:
                 return self._decode(b"{}")
             raise Malformed("the body is empty, but fields are required")
+        if self._whole is not None and (known := self._whole.read(body)) is not None:
+            return known
         screen(body, max_depth=self._max_depth)
         try:
             message = self._decode(body)
