@@ -104,4 +104,8 @@ async def misspelt(n: int) -> None: ...
 def takes_tasks(task: Task[[int], str]) -> None: ...
 
 
-takes_tasks(app.task()(lambda n: "x"))
+def repeat(n: int) -> str:
+    return "x" * n
+
+
+takes_tasks(app.task()(repeat))
