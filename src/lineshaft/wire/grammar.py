@@ -13,12 +13,13 @@ from lineshaft.values.ids import NAME_PATTERN, TASK_ID_PATTERN
 from lineshaft.wire.messages import Duration, OptionalRaw, Raw
 
 _SPELLED = r"^[0-9]{1,15}(\.[0-9]{1,9})?(ms|s|m|h|d)?$"
+_CENTURY = 36_500 * 86_400
 
 
-def _duration(bounds: str) -> Meta:
+def _duration(bounds: str, least: int, most: int) -> Meta:
     return Meta(
         description=f"A number of seconds, or a string such as 250ms, 30s, 5m, 1h, 7d ({bounds}).",
-        extra_json_schema={"pattern": _SPELLED, "minimum": 0},
+        extra_json_schema={"pattern": _SPELLED, "minimum": least, "maximum": most},
     )
 
 
@@ -31,10 +32,14 @@ Tag: TypeAlias = Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLeng
 Tags: TypeAlias = Annotated[list[Tag], Meta(extra_json_schema={"maxItems": 100})]
 Text: TypeAlias = Annotated[str, Meta(extra_json_schema={"maxLength": 4096})]
 Label: TypeAlias = Annotated[str, Meta(extra_json_schema={"maxLength": 256})]
-Span: TypeAlias = Annotated[Duration, _duration("0 to 36500 days")]
-Timeout: TypeAlias = Annotated[Duration, _duration("more than 0, to 36500 days")]
-Wait: TypeAlias = Annotated[Duration, _duration("0 to 50 s")]
-LeaseSpan: TypeAlias = Annotated[Duration, _duration("1 s to 24 h")]
+Span: TypeAlias = Annotated[Duration, _duration("0 to 36500 days", 0, _CENTURY)]
+Timeout: TypeAlias = Annotated[Duration, _duration("more than 0, to 36500 days", 0, _CENTURY)]
+Wait: TypeAlias = Annotated[Duration, _duration("0 to 50 s", 0, 50)]
+Sort: TypeAlias = Annotated[
+    str, Meta(extra_json_schema={"pattern": "^-?(created_at|run_at|finished_at|priority)$"})
+]
+KeyId: TypeAlias = Annotated[str, Meta(extra_json_schema={"pattern": "^[0-9a-f]{12}$"})]
+LeaseSpan: TypeAlias = Annotated[Duration, _duration("1 s to 24 h", 1, 86_400)]
 
 _RESERVED = Meta(
     description="Reserved and not supported yet: 422 `not_supported` where it is given.",

@@ -6,7 +6,19 @@ from typing import Annotated, Literal, TypeAlias
 
 from msgspec import Meta, field
 
-from lineshaft.wire.grammar import Label, LeaseSpan, Name, Reserved, Span, Tags, TaskId, Text, Timeout, Wait
+from lineshaft.wire.grammar import (
+    Label,
+    LeaseSpan,
+    Name,
+    Reserved,
+    Sort,
+    Span,
+    Tags,
+    TaskId,
+    Text,
+    Timeout,
+    Wait,
+)
 from lineshaft.wire.messages import (
     UNSET,
     Amount,
@@ -250,7 +262,7 @@ class Filter(Request, kw_only=True):
 class Search(Filter, kw_only=True):
     """A page of tasks. `sort`: created_at, run_at, finished_at or priority, with `-` before it descending."""
 
-    sort: str | None = None
+    sort: Sort | None = None
     limit: Batch | None = None
     after: str | None = None
     min_position: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
