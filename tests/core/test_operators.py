@@ -381,6 +381,13 @@ def test_a_worker_that_was_not_heard_of_for_long_is_forgotten(w: World) -> None:
     assert [worker.worker_id for worker in w.workers()] == ["b"]
 
 
+def test_the_last_worker_to_fall_silent_is_counted_no_longer(w: World) -> None:
+    w.claim("a")
+    assert w.stats().workers == 1
+    w.advance(60 * SECOND)
+    assert (w.stats().workers, w.workers()) == (0, [])
+
+
 def test_a_worker_is_heard_by_what_it_reports(w: World) -> None:
     w.enqueue()
     [held] = w.claim("a")

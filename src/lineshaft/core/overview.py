@@ -83,7 +83,9 @@ def stats(memory: Memory, command: Stats) -> StatsReply:
     return StatsReply(
         counts=counts,
         queues=len(all_queues),
-        workers=sum(len(tenant.fleet.workers) for tenant in tenants),
+        workers=sum(
+            _is_live(worker, memory.now) for tenant in tenants for worker in tenant.fleet.workers.values()
+        ),
         waiting_claims=sum(len(tenant.claimers) for tenant in tenants),
         waiting_results=sum(len(waits) for tenant in tenants for waits in tenant.waits.values()),
         leases=counts[State.CLAIMED] + counts[State.RUNNING],
