@@ -63,6 +63,8 @@ def take(memory: Memory, tenant: Tenant, claimer: Claimer) -> list[Task]:
     heapq.heapify(heads)
     taken: list[Task] = []
     worker, most, room = claimer.worker, claimer.claim.max, CLAIM_BYTES
+    if len(heads) == 1 and not heads[0][1].affinity.resources:
+        return _take_in_line(memory, tenant, claimer, heads[0][1])
     while heads and len(taken) < most and room > 0:
         _, lane = heads[0]
         head = _live_head(memory, tenant, lane)
@@ -78,6 +80,21 @@ def take(memory: Memory, tenant: Tenant, claimer: Claimer) -> list[Task]:
             heapq.heappop(heads)
         else:
             heapq.heapreplace(heads, (order(successor), lane))
+    return taken
+
+
+def _take_in_line(memory: Memory, tenant: Tenant, claimer: Claimer, lane: Lane) -> list[Task]:
+    """Do as `take` where one lane has all that the claimer could be given, and anybody may have it."""
+    taken: list[Task] = []
+    most, room = claimer.claim.max, CLAIM_BYTES
+    while len(taken) < most and room > 0:
+        head = _live_head(memory, tenant, lane)
+        if head is None:
+            break
+        lane.pop()
+        _lease(memory, tenant, head, claimer)
+        taken.append(head)
+        room -= head.payload_size
     return taken
 
 
@@ -131,9 +148,6 @@ def begin(memory: Memory, tenant: Tenant, task: Task) -> None:
     assert run is not None
     assert run.lease is not None
     lease = run.lease
-    now = memory.now
-    run.attempt += 1
-    run.started_at = now
     run.lease = Lease(
         lease.fence,
         lease.ttl,
@@ -142,13 +156,21 @@ def begin(memory: Memory, tenant: Tenant, task: Task) -> None:
         lease.worker_id,
         lease.incarnation,
         lease.claim_id,
-        now,
+        memory.now,
         lease.renewals,
     )
+    _begin_at(memory, tenant, task, run, run.lease)
+
+
+def _begin_at(memory: Memory, tenant: Tenant, task: Task, run: Run, lease: Lease) -> None:
+    """Count the attempt that begins with what the lease says."""
+    ledger = memory.ledger
+    run.attempt += 1
+    run.started_at = ledger.now
     memory.move(tenant, task, State.RUNNING)
-    memory.ledger.totals["started"] += 1
+    ledger.totals["started"] += 1
     if task.spec.timeout is not None:
-        memory.deadlines.add(now + task.spec.timeout, Kind.TIMEOUT, task, lease.fence)
+        memory.deadlines.add(ledger.now + task.spec.timeout, Kind.TIMEOUT, task, lease.fence)
 
 
 def expire(memory: Memory, tenant: Tenant, task: Task) -> None:
@@ -322,23 +344,25 @@ def _fits(memory: Memory, worker: Worker | None, lane: Lane, head: Task) -> bool
 def _lease(memory: Memory, tenant: Tenant, task: Task, claimer: Claimer) -> None:
     command, worker = claimer.claim, claimer.worker
     ledger = memory.ledger
-    ledger.fence += 1
+    now = ledger.now
+    ledger.fence = fence = ledger.fence + 1
     run = task.run
     if run is None:
         run = task.run = Run()
     ttl = task.spec.lease if command.lease is None else command.lease
     run.settled = None
-    run.lease = Lease(
-        ledger.fence,
+    lease = run.lease = Lease(
+        fence,
         ttl,
-        ledger.now,
-        ledger.now + ttl,
+        now,
+        now + ttl,
         None if worker is None else worker.info.id,
         None if worker is None else worker.info.incarnation,
         command.claim_id,
+        now if command.start else None,
     )
     memory.move(tenant, task, State.CLAIMED)
     ledger.totals["claimed"] += 1
     if command.start:
-        begin(memory, tenant, task)
-    memory.hold(tenant, task, run.lease)
+        _begin_at(memory, tenant, task, run, lease)
+    memory.hold(tenant, task, lease)

@@ -15,13 +15,13 @@ from lineshaft.core.batch import Census
 from lineshaft.core.task import Progress, Spec, State
 
 
-class Command(msgspec.Struct, frozen=True, kw_only=True):
+class Command(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Base of all commands; the tenant decides the shard."""
 
     tenant: str
 
 
-class NewTask(msgspec.Struct, frozen=True, kw_only=True):
+class NewTask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A task to enqueue, checked and with its defaults filled in by the edge."""
 
     id: str
@@ -81,7 +81,7 @@ class Claim(Command, frozen=True, kw_only=True):
     holding: tuple[str, ...] | None = None
 
 
-class Op(msgspec.Struct, frozen=True, kw_only=True):
+class Op(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Something the holder of a lease reports of its task."""
 
     task_id: str

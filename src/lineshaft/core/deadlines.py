@@ -52,11 +52,12 @@ class Deadlines:
         """Watch the task's live lease until its present `expires_at`."""
         lease = task.lease
         assert lease is not None
+        at = lease.expires_at
         line = self._leases.get(lease.ttl)
         if line is None:
             line = self._leases[lease.ttl] = deque()
-        entry = (lease.expires_at, task, lease.fence)
-        if line and line[-1][0] > lease.expires_at:
+        entry = (at, task, lease.fence)
+        if line and line[-1][0] > at:
             # Only where a grace or a load has let others run longer than their TTL.
             insort(line, entry, key=itemgetter(0))
         else:

@@ -97,13 +97,16 @@ class Worker:
     def let_go(self, task: Task) -> bool:
         """Count a task out; tell whether that freed resources."""
         self.held.pop(task.seq, None)
-        for name, amount in task.spec.affinity.resources:
+        resources = task.spec.affinity.resources
+        if not resources:
+            return False
+        for name, amount in resources:
             left = self.used.get(name, 0) - amount
             if left > 0:
                 self.used[name] = left
             else:
                 self.used.pop(name, None)
-        return bool(task.spec.affinity.resources)
+        return True
 
 
 class Fleet:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lineshaft.core.batch import Batch, Blob, Change, Counters, Forgotten, Record
-from lineshaft.core.task import State, Task
+from lineshaft.core.task import Task
 
 TOTALS = (
     "enqueued",
@@ -63,8 +63,12 @@ class Ledger:
 
     def tell(self, task: Task, reason: str | None = None) -> None:
         """Keep the task's row and tell its move in the log."""
-        self.rows[task.seq] = task
-        self._change(task, task.state, reason)
+        seq, spec, run = task.seq, task.spec, task.run
+        self.rows[seq] = task
+        attempt = 0 if run is None else run.attempt
+        self.changes.append(
+            Change(seq, task.tenant, task.id, spec.name, spec.queue, task.state, self.now, attempt, reason)
+        )
 
     def forget(self, task: Task) -> None:
         """Delete the row with its blobs."""
@@ -72,13 +76,10 @@ class Ledger:
         for kind in Blob:
             self.blobs.pop((kind, task.seq), None)
         self.forgotten[task.seq] = Forgotten(task.seq, task.tenant, task.id)
-        self._change(task, None, "deleted")
-
-    def _change(self, task: Task, state: State | None, reason: str | None) -> None:
         spec = task.spec
         self.changes.append(
             Change(
-                task.seq, task.tenant, task.id, spec.name, spec.queue, state, self.now, task.attempt, reason
+                task.seq, task.tenant, task.id, spec.name, spec.queue, None, self.now, task.attempt, "deleted"
             )
         )
 

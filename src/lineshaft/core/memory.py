@@ -21,9 +21,9 @@ from lineshaft.core.lanes import Lane
 from lineshaft.core.ledger import Ledger
 from lineshaft.core.replies import Directive, Found
 from lineshaft.core.task import KEPT_ATTEMPTS as _KEPT
-from lineshaft.core.task import Attempt, Lease, Run, State, Task
+from lineshaft.core.task import STATE_WORDS, Attempt, Lease, Run, State, Task
 from lineshaft.core.tenants import Queue, Tenant
-from lineshaft.core.transitions import check_move
+from lineshaft.core.transitions import LEGAL, check_move
 
 MAX_RENEWALS = 20
 """Loads in a row that renew a lease although nothing was heard of its worker; then it runs out."""
@@ -82,14 +82,16 @@ class Memory:
 
     def need(self, tenant: Tenant, ids: Iterable[str]) -> None:
         """Raise `Missing` with all ids that are neither in memory nor were looked up for this command."""
-        name, tasks, found, gone = tenant.name, tenant.tasks, self.found, self.gone
-        keys = [
-            (name, task_id)
-            for task_id in ids
-            if (name, task_id) not in found
-            and (name, task_id) not in gone
-            and (task_id not in tasks or self.may_be_pruned(tasks[task_id]))
-        ]
+        keys: list[tuple[str, str]] = []
+        tasks = tenant.tasks
+        for task_id in ids:
+            task = tasks.get(task_id)
+            if task is not None and (task.run is None or task.run.prune_at is None):
+                continue  # open
+            key = (tenant.name, task_id)
+            if key in self.found or key in self.gone or not (task is None or self.may_be_pruned(task)):
+                continue
+            keys.append(key)
         if keys:
             raise Missing(keys)
 
@@ -107,9 +109,9 @@ class Memory:
                 task = task.snapshot()
                 task.spec = tenant.share(task.spec)
                 self.remember_finished(tenant, task)
-        if task is not None and task.run is not None and task.state.terminal:
+        if task is not None and task.run is not None and task.state >= State.COMPLETED:
             prune_at = task.run.prune_at
-            if prune_at is not None and prune_at <= self.now:
+            if prune_at is not None and prune_at <= self.ledger.now:
                 return None
         return task
 
@@ -147,9 +149,11 @@ class Memory:
 
     def move(self, tenant: Tenant, task: Task, state: State, reason: str | None = None) -> None:
         """Move a task to a state: checked, counted, told."""
-        check_move(task.state, state)
-        counts = tenant.queue(task.spec.queue).counts
-        counts[task.state] -= 1
+        before = task.state
+        if state not in LEGAL[before]:
+            check_move(before, state)
+        counts = tenant.queues[task.spec.queue].counts
+        counts[before] -= 1
         counts[state] += 1
         task.state = state
         self.ledger.tell(task, reason)
@@ -192,15 +196,17 @@ class Memory:
         run = task.run
         if run is None:
             run = task.run = Run()
-        now = self.now
+        ledger = self.ledger
+        now = ledger.now
         run.finished_at = now
         run.reason = reason
         run.prune_at = now + task.spec.retention
         was = task.state
         self.move(tenant, task, state, reason)
-        self.withdraw(tenant, task, was)
-        self._finished.append((self.ledger.position, task))
-        self.ledger.totals[state.word] += 1
+        if was is State.QUEUED:
+            self.withdraw(tenant, task, was)
+        self._finished.append((ledger.position, task))
+        ledger.totals[STATE_WORDS[state]] += 1
         waits = tenant.waits.pop(task.id, None)
         if waits:
             reply = Found(task=task.snapshot(), position=self.ledger.position)
@@ -222,13 +228,15 @@ class Memory:
             lease.worker_id,
             lease.claimed_at,
             lease.started_at,
-            self.now,
+            self.ledger.now,
             outcome,
             error,
         )
-        kept = (*run.attempts, attempt)
-        run.dropped_attempts += max(0, len(kept) - _KEPT)
-        run.attempts = kept[-_KEPT:]
+        if len(run.attempts) < _KEPT:
+            run.attempts = (*run.attempts, attempt)
+        else:
+            run.attempts = (*run.attempts[1:], attempt)
+            run.dropped_attempts += 1
         self._let_go(tenant, task, lease)
         return lease
 

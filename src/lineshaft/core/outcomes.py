@@ -81,9 +81,15 @@ def operate(memory: Memory, tenant: Tenant, op: Op) -> OpReply:
 
 def outcome_digest(op: Op) -> bytes:
     """Return what distinguishes one outcome from another, byte for byte."""
+    if type(op) is Complete:
+        result = op.result
+        if op.carry is None and op.result_ttl is None:
+            told = b"complete:%d:%b::None" % (len(result), result)
+        else:
+            told = b"complete:%d:" % len(result) + result
+            told += b":%s:%s" % (op.carry or b"", str(op.result_ttl).encode())
+        return told if len(told) <= _SHORT else blake2b(told, digest_size=16).digest()
     match op:
-        case Complete(result=result, carry=carry, result_ttl=ttl):
-            told = b"complete:%d:" % len(result) + result + b":%s:%s" % (carry or b"", str(ttl).encode())
         case Fail(error=error, retry=retry, retry_after=after):
             told = b"fail:%d:%s:" % (retry, str(after).encode()) + error
         case Snooze(delay=delay):
@@ -267,7 +273,7 @@ def _settled(
 
 def _settle(memory: Memory, task: Task, op: Op, fence: int) -> OpReply:
     run = _run(task)
-    run_at = None if task.state.terminal else task.run_at
+    run_at = None if task.state >= State.COMPLETED else task.run_at
     position = memory.ledger.position
     run.settled = Settled(fence, outcome_digest(op), task.state, run_at, position)
     return OpReply(task_id=task.id, state=task.state, position=position, run_at=run_at)

@@ -12,21 +12,21 @@ from lineshaft.core.task import State, Task
 from lineshaft.errors import LineshaftError
 
 
-class EnqueuedTask(msgspec.Struct, frozen=True, kw_only=True):
+class EnqueuedTask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One enqueued task, or the one that its id already named (`created` False)."""
 
     task: Task
     created: bool
 
 
-class Enqueued(msgspec.Struct, frozen=True, kw_only=True):
+class Enqueued(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One item per task, in order: the task or the error that refused it."""
 
     items: list[EnqueuedTask | LineshaftError]
     position: int
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True):
+class Found(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A task as it stands; `ended` False where a wait ran out first; `created` only where it was enqueued."""
 
     task: Task
@@ -35,7 +35,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     created: bool = False
 
 
-class Claimed(msgspec.Struct, frozen=True, kw_only=True):
+class Claimed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The tasks leased, each with its live lease; `directive` is "drain" where the worker is to go.
 
     `held` are the tokens of all that the worker holds now, where its claim said `holding`.
@@ -47,7 +47,7 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     held: tuple[str, ...] = ()
 
 
-class OpReply(msgspec.Struct, frozen=True, kw_only=True):
+class OpReply(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What became of one operation. `lease_ttl` (ms) and `directive` for start and heartbeat."""
 
     task_id: str
@@ -59,7 +59,7 @@ class OpReply(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
 
 
-class Reported(msgspec.Struct, frozen=True, kw_only=True):
+class Reported(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One reply or error per operation, in order, and what the claim brought."""
 
     items: list[OpReply | LineshaftError]
@@ -68,7 +68,7 @@ class Reported(msgspec.Struct, frozen=True, kw_only=True):
     directive: str = "continue"
 
 
-class Swept(msgspec.Struct, frozen=True, kw_only=True):
+class Swept(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How many tasks matched the filter and how many the verb could change."""
 
     matched: int
@@ -76,7 +76,7 @@ class Swept(msgspec.Struct, frozen=True, kw_only=True):
     position: int
 
 
-class QueueState(msgspec.Struct, frozen=True, kw_only=True):
+class QueueState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A queue: its settings, its counts by state, and the age (ms) of the oldest task that could run."""
 
     queue: str
@@ -90,7 +90,7 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
     """Live workers that have lately claimed from this queue."""
 
 
-class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
+class WorkerState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A worker seen lately."""
 
     worker_id: str
@@ -111,7 +111,7 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
     position: int
 
 
-class Reason(msgspec.Struct, frozen=True, kw_only=True):
+class Reason(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One cause that keeps a task from running.
 
     `code` is one of finished, running, claimed, scheduled, paused, no_worker (none has what it needs), busy
@@ -124,7 +124,7 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
     missing: tuple[str, ...] = ()
 
 
-class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+class Explanation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Why a task is not running, and how many of its queue stand before it."""
 
     task: Task
@@ -133,7 +133,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     position: int
 
 
-class StatsReply(msgspec.Struct, frozen=True, kw_only=True):
+class StatsReply(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Counts by state and the shard's gauges."""
 
     counts: dict[State, int]
@@ -149,7 +149,7 @@ class StatsReply(msgspec.Struct, frozen=True, kw_only=True):
     cancelled, lost, timed_out, released, snoozed."""
 
 
-class Directive(msgspec.Struct, frozen=True, kw_only=True):
+class Directive(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Something to tell a worker at once where it is connected; else its next heartbeat or claim brings it.
 
     `task_id` and `token` are None where it concerns the worker as a whole ("drain").

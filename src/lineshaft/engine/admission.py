@@ -26,19 +26,17 @@ class Admission:
     """Counts pending commands and bytes of one shard."""
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+        share = 1.0 - limits.report_headroom
+        self._room = (int(limits.pending_commands * share), int(limits.pending_bytes * share))
+        self._room_of_reports = (limits.pending_commands, limits.pending_bytes)
         self.bytes = 0
         self.commands = 0
         self.refused = 0
 
     def refusal(self, handle: Handle, *, stalled: bool) -> Retryable | None:
         """Return the error to answer with, or None where there is room; one alone always has it."""
-        limits = self._limits
-        share = 1.0 if isinstance(handle.command, Report) else 1.0 - limits.report_headroom
-        if self.commands == 0 or (
-            self.commands < limits.pending_commands * share
-            and self.bytes + handle.weight <= limits.pending_bytes * share
-        ):
+        commands, size = self._room_of_reports if type(handle.command) is Report else self._room
+        if self.commands == 0 or (self.commands < commands and self.bytes + handle.weight <= size):
             return None
         self.refused += 1
         if stalled:
@@ -62,11 +60,19 @@ class Admission:
 
 def weigh(command: Command) -> int:
     """Return about how many bytes a command adds to what is pending."""
+    if type(command) is Enqueue:
+        weight = 0
+        for task in command.tasks:
+            weight += _BASE + len(task.payload)
+            if task.metadata is not None:
+                weight += len(task.metadata)
+        return weight
+    if type(command) is Report:
+        weight = _BASE
+        for op in command.items:
+            weight += _weigh_op(op)
+        return weight
     match command:
-        case Enqueue(tasks=tasks):
-            return sum(_BASE + len(task.payload) + len(task.metadata or b"") for task in tasks)
-        case Report(items=items):
-            return sum(map(_weigh_op, items), _BASE)
         case PutRecord(data=bytes(data)) | Patch(payload=bytes(data)):
             return _BASE + len(data)
         case Sweep(keys=keys):
@@ -76,9 +82,9 @@ def weigh(command: Command) -> int:
 
 
 def _weigh_op(op: Op) -> int:
+    if type(op) is Complete:
+        return _BASE + len(op.result) + (0 if op.carry is None else len(op.carry))
     match op:
-        case Complete(result=data, carry=more):
-            return _BASE + len(data) + len(more or b"")
         case Fail(error=data):
             return _BASE + len(data)
         case Heartbeat(checkpoint=data, usage=more):

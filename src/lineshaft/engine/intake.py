@@ -32,6 +32,7 @@ from lineshaft.engine.shard_time import ShardTime
 from lineshaft.errors import LineshaftError
 
 _LOG = logging.getLogger("lineshaft.engine")
+_CLAIMING = frozenset({Claim, Report})
 
 
 class Intake:
@@ -197,7 +198,7 @@ class Intake:
             over = position <= self.barrier.durable
         else:
             over = self.barrier.hold(position, handle, answer)
-        if isinstance(handle.command, Claim | Report):
+        if type(handle.command) in _CLAIMING:
             self._supersede(handle)
         if shard.deliveries or shard.directives:
             self._collect(shard)

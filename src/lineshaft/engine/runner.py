@@ -387,12 +387,9 @@ class Runner:
 
     def _has_work(self) -> bool:
         intake = self.intake
-        return (
-            intake.broken is not None
-            or self._interruption is not None
-            or (intake.shard is not None and intake.shard.dirty)
-            or (intake.closed and intake.quiet)
-        )
+        if intake.shard is not None and intake.shard.dirty:
+            return True
+        return intake.broken is not None or self._interruption is not None or (intake.closed and intake.quiet)
 
     def _tick(self) -> None:
         if not self.intake.exclusive:

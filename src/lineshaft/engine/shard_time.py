@@ -74,7 +74,12 @@ class ShardTime:
         if self.beating and silent > BEAT + NOTICEABLE / 1000:
             _LOG.warning("nothing was heard for %.1f s: this process stood still", silent)
             self._stepped += int(silent * 1000)
-        trusted = self._trusted(asked, self._clock.now())
+        wall = self._clock.now()
+        jump = wall - self._anchor_wall - int((asked - self._anchor) * 1000)
+        if -NOTICEABLE < jump < NOTICEABLE and self._suspect is None:
+            self._anchor, self._anchor_wall, trusted = asked, wall, wall
+        else:
+            trusted = self._trusted(asked, wall)
         if trusted >= self._now:
             self._now = float(trusted)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, cast
 
 from lineshaft.core import replies
@@ -235,30 +236,34 @@ def _attempt(attempt: Attempt) -> AttemptInfo:
     )
 
 
-def claimed(
-    row: Task, *, payload: bytes | None, checkpoint: bytes | None, carry: bytes | None
-) -> ClaimedTask:
+def claimed(row: Task, payload: bytes | None, checkpoint: bytes | None) -> ClaimedTask:
     """Return a task under its live lease."""
-    spec, lease = row.spec, row.lease
+    spec, run = row.spec, row.run
+    assert run is not None
+    lease = run.lease
     assert lease is not None
     return ClaimedTask(
         task_id=row.id,
         lease_token=lease_token(row),
         name=spec.name,
         queue=spec.queue,
-        attempt=row.attempt if lease.started_at is not None else row.attempt + 1,
+        attempt=run.attempt if lease.started_at is not None else run.attempt + 1,
         max_retries=spec.max_retries,
         fence=lease.fence,
-        lease_ttl=seconds(lease.ttl),
-        timeout=_optional_seconds(spec.timeout),
-        enqueued_at=format_instant(row.created_at),
+        lease_ttl=_in_seconds(lease.ttl),
+        timeout=None if spec.timeout is None else seconds(spec.timeout),
+        enqueued_at=_formatted(row.created_at),
         payload=NULL if payload is None else Raw(payload),
-        metadata=optional_raw(row.metadata),
+        metadata=None if row.metadata is None else Raw(row.metadata),
         tags=list(row.tags),
         traceparent=row.traceparent,
-        checkpoint=optional_raw(checkpoint),
-        carry=optional_raw(carry),
+        checkpoint=None if checkpoint is None else Raw(checkpoint),
     )
+
+
+# Of a batch many are alike.
+_in_seconds = lru_cache(128)(seconds)
+_formatted = lru_cache(128)(format_instant)
 
 
 def lease_answer(reply: replies.OpReply) -> LeaseAnswer:
@@ -286,17 +291,19 @@ def item_answer(reply: replies.OpReply | LineshaftError) -> ItemAnswer:
     if isinstance(reply, LineshaftError):
         return ItemAnswer(status=reply.status, error=error_info(reply))
     if reply.lease_ttl is None:
-        return ItemAnswer(
-            status=200,
-            state=word(reply.state),
-            run_at=optional_instant(reply.run_at),
-        )
+        if reply.run_at is None:
+            return _DONE[reply.state]
+        return ItemAnswer(status=200, state=word(reply.state), run_at=optional_instant(reply.run_at))
     return ItemAnswer(
         status=200,
         lease_ttl=seconds(reply.lease_ttl),
         directive=directive(reply.directive),
         reason=reply.reason,
     )
+
+
+_DONE = {state: ItemAnswer(status=200, state=word(state)) for state in State}
+"""What most items are answered; nobody changes it."""
 
 
 def queue(state: replies.QueueState) -> Queue:

@@ -1,9 +1,9 @@
 """Messages read in one go, where nothing about them is suspicious.
 
-To judge a text with care, each item of a batch for itself, so that a bad one spoils nothing else, costs ten times
-what decoding does. So it is decoded first, whole, and believed if three counts agree with it: then no key
-stands twice, nothing is nested too deeply, and no text is spelled in an odd way. Where one does not, the
-message may still be right, and is read with care.
+To judge a text with care, each item of a batch for itself, so that a bad one spoils nothing else, costs ten
+times what decoding does. So it is decoded first, whole, and believed if a few counts agree with it: then no
+key stands twice and nothing is nested too deeply. Where one does not, the message may still be right, and
+is read with care.
 """
 
 from __future__ import annotations

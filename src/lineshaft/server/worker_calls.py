@@ -18,6 +18,7 @@ from lineshaft.server.identity import Identity
 from lineshaft.values.durations import parse_duration
 from lineshaft.values.ids import check_task_id
 from lineshaft.wire import (
+    UNSET,
     CancelItem,
     Claim,
     ClaimedTask,
@@ -105,16 +106,13 @@ class WorkerCalls(Calling):
         if not rows:
             return []
         keys = [(Blob.PAYLOAD, row.seq) for row in rows]
-        keys += [(Blob.CHECKPOINT, row.seq) for row in rows if row.run is not None and row.run.has_checkpoint]
-        values = dict(zip(keys, await self.engine.read(identity.tenant, keys), strict=True))
+        resumed = [row.seq for row in rows if row.run is not None and row.run.has_checkpoint]
+        keys += [(Blob.CHECKPOINT, seq) for seq in resumed]
+        values = await self.engine.read(identity.tenant, keys)
+        checkpoints = dict(zip(resumed, values[len(rows) :], strict=True))
         return [
-            views.claimed(
-                row,
-                payload=values[Blob.PAYLOAD, row.seq],
-                checkpoint=values.get((Blob.CHECKPOINT, row.seq)),
-                carry=None,
-            )
-            for row in rows
+            views.claimed(row, payload, checkpoints.get(row.seq))
+            for row, payload in zip(rows, values[: len(rows)], strict=True)
         ]
 
     async def give_back(self, identity: Identity, answer: Any) -> None:
@@ -241,6 +239,10 @@ def _heartbeat(calls: WorkerCalls, task_id: str, item: Any) -> commands.Op:
 
 
 def _complete(calls: WorkerCalls, task_id: str, item: Any) -> commands.Op:
+    if item.carry is UNSET and item.result_ttl is None:
+        given = item.result
+        result = b"null" if given is UNSET else intake.json_bytes(given, "result", calls.max_payload)
+        return commands.Complete(task_id=task_id, token=_token(item), result=result or b"null")
     return commands.Complete(
         task_id=task_id,
         token=_token(item),

@@ -34,11 +34,11 @@ StateWord: TypeAlias = Literal[
 Directive: TypeAlias = Literal["continue", "cancel", "drain"]
 
 
-class Request(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+class Request(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """Base of what clients send."""
 
 
-class Answer(Struct, kw_only=True, omit_defaults=True):
+class Answer(Struct, kw_only=True, omit_defaults=True, gc=False):
     """Base of what the coordinator answers: fields that may grow, absent ones left out."""
 
 
