@@ -89,7 +89,7 @@ def _open_files() -> Finding:
 
 def store(url: str) -> Iterator[Finding]:
     """Check a store without opening it: a coordinator may be at work on it."""
-    from lineshaft.store.memory import MemoryStore
+    from lineshaft.store.sqlite import SQLiteStore
     from lineshaft.store.urls import open_store
 
     try:
@@ -97,10 +97,13 @@ def store(url: str) -> Iterator[Finding]:
     except LineshaftError as error:
         yield trouble("store", url, error.reason)
         return
-    if isinstance(found, MemoryStore):
+    if found.tier == "none":
         yield warning(
-            "store", "memory://", "nothing survives a restart; use sqlite:///jobs.db for what matters"
+            "store", found.url, "nothing survives a restart; use sqlite:///jobs.db for what matters"
         )
+        return
+    if not isinstance(found, SQLiteStore):
+        yield ok("store", f"{found.url}, survives {found.tier}; a kind of store that is not looked into")
         return
     yield from _sqlite(Path(os.path.realpath(found.url.removeprefix("sqlite:///"))))
 

@@ -9,7 +9,6 @@ from lineshaft.cli.trouble import Trouble
 from lineshaft.engine.engine import Engine
 from lineshaft.server.calls import Calls
 from lineshaft.server.identity import ANYBODY, KeyRing
-from lineshaft.store.memory import MemoryStore
 from lineshaft.store.urls import open_store
 from lineshaft.wire import CALLS
 
@@ -20,9 +19,9 @@ async def call_store(url: str, name: str, *, id: str | None = None, body: Any = 
     Raises `StoreInUse` where a coordinator has it open, and what else opening raises.
     """
     store = open_store(url)
-    if isinstance(store, MemoryStore):
+    if store.tier == "none":
         raise Trouble(
-            "memory:// forgets everything when this command ends",
+            f"{store.url} forgets everything when this command ends",
             code=ExitCode.USAGE,
             hint="name a store that lasts, such as --store sqlite:///jobs.db, or a coordinator with --url",
         )

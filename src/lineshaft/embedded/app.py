@@ -29,7 +29,8 @@ class App(Client):
 
     `url`: `http://host:port`, `https://…` or `unix:///path` of a coordinator; or a store, whose coordinator
     then runs inside this process: `memory://`, `sqlite:///jobs.db` (relative), `sqlite:////srv/jobs.db`
-    (absolute). Without it LINESHAFT_URL, else http://127.0.0.1:7077. `api_key`: without it LINESHAFT_API_KEY.
+    (absolute), or of a kind that an installed package brings. Without it LINESHAFT_URL, else
+    http://127.0.0.1:7077. `api_key`: without it LINESHAFT_API_KEY.
     `retry_for` is how long a call is repeated while the coordinator is away or cannot.
     Nothing is opened before first use; `await app.close()` or `async with app:` gives everything back.
     """
@@ -41,7 +42,7 @@ class App(Client):
         self._api_key = api_key or os.environ.get("LINESHAFT_API_KEY") or None
         self._retry_for = seconds(retry_for, "retry_for")
         scheme = self.url.partition("://")[0]
-        self.embedded = scheme in _EMBEDDED
+        self.embedded = scheme in _EMBEDDED or (scheme not in _REMOTE and _is_brought(scheme))
         if not self.embedded and scheme not in _REMOTE:
             raise Invalid(
                 f"`{self.url}` is neither a coordinator (http://host:port, https://host:port, unix:///path) "
@@ -112,3 +113,11 @@ class App(Client):
         coordinator, self._coordinator = self._coordinator, None
         if coordinator is not None:
             await coordinator.close()
+
+
+def _is_brought(scheme: str) -> bool:
+    from lineshaft.store.registry import (
+        is_brought,
+    )  # looks through the installed packages: only where need be
+
+    return is_brought(scheme)

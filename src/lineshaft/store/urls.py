@@ -1,10 +1,14 @@
-"""Where a store is: `memory://`, `sqlite:///relative.db`, `sqlite:////absolute.db`, options after `?`."""
+"""Where a store is: `memory://`, `sqlite:///relative.db`, `sqlite:////absolute.db`, options after `?`.
+
+Other schemes are of packages that bring stores; see `registry`.
+"""
 
 from __future__ import annotations
 
 from urllib.parse import parse_qsl, unquote
 
 from lineshaft.errors import Invalid
+from lineshaft.store import registry
 from lineshaft.store.base import Store
 from lineshaft.store.memory import MemoryStore
 from lineshaft.store.sqlite import SQLiteStore
@@ -19,7 +23,7 @@ def open_store(url: str, **options: str) -> Store:
     """
     kind, separator, rest = url.partition("://")
     if not separator:
-        raise Invalid(f"{url!r} is not the URL of a store: use {FORMS}", field="store")
+        raise Invalid(f"{url!r} is not the URL of a store: use {_forms()}", field="store")
     place, _, query = rest.partition("?")
     chosen = _options(url, query) | options
     match kind:
@@ -27,7 +31,14 @@ def open_store(url: str, **options: str) -> Store:
             return _open_memory(place, chosen)
         case "sqlite":
             return _open_sqlite(url, place, chosen)
-    raise Invalid(f"there is no kind of store {kind!r}: use {FORMS}", field="store")
+    make = registry.load(kind)
+    if make is not None:
+        return make(f"{kind}://{place}", chosen)
+    raise Invalid(f"there is no kind of store {kind!r} here: use {_forms()}", field="store")
+
+
+def _forms() -> str:
+    return ", ".join([FORMS, *(f"{kind}://…" for kind in registry.brought_kinds())])
 
 
 def _open_memory(place: str, options: dict[str, str]) -> Store:
