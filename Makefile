@@ -10,7 +10,7 @@ SEED ?= 0
 SEEDS ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint style types contracts format bench soak docs lock environment clean
+.PHONY: help demo test check lint style types contracts format bench soak docs package lock environment clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -48,6 +48,10 @@ soak: $(READY) ## the simulator over many seeds (SEED, SEEDS)
 
 docs: $(READY) ## the documentation site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+
+package: $(READY) ## the sdist and the wheel, in dist
+	rm -rf dist
+	$(RUN) -m hatchling build
 
 lock: $(READY) ## pin the newest versions that pyproject.toml allows
 	$(RUN) -m pip install --quiet uv

@@ -116,8 +116,7 @@ class App(Client):
 
 
 def _is_brought(scheme: str) -> bool:
-    from lineshaft.store.registry import (
-        is_brought,
-    )  # looks through the installed packages: only where need be
+    # Imported here: only what is none of our own is looked up among the installed packages.
+    from lineshaft.store.registry import is_brought
 
     return is_brought(scheme)

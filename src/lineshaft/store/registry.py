@@ -8,8 +8,8 @@ URL, its object a function that makes the store, not yet opened:
 
     def make_store(url: str, options: Mapping[str, str]) -> Store: ...
 
-`url` is what was said, without its query; `options` are what the query holds. What the function does not like it
-refuses with `lineshaft.errors.Invalid` (field "store").
+`url` is what was said, without its query; `options` are what the query holds. What the function does not like
+it refuses with `lineshaft.errors.Invalid` (field "store").
 """
 
 from __future__ import annotations
