@@ -120,7 +120,7 @@ class Desk:
         lines: list[str] = []
         for line in shell.stdout:
             if line.rstrip("\n") == _END:
-                return "".join(lines).removesuffix("\n")
+                return self._there("".join(lines).removesuffix("\n"))
             lines.append(line)
         raise AssertionError(f"a command failed:\n{''.join(lines)}\n{self.everything_printed()}")
 
@@ -140,6 +140,10 @@ class Desk:
 
     def _here(self, text: str) -> str:
         return text.replace(SHOWN_ADDRESS, self.address)
+
+    def _there(self, text: str) -> str:
+        """Read what was printed as on the reader's own desk."""
+        return text.replace(self.address, SHOWN_ADDRESS)
 
     def _stop(self, process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
         for sign in (signal.SIGTERM, signal.SIGKILL):
