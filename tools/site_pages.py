@@ -1,8 +1,8 @@
-"""A hook of mkdocs: what the documentation needs beside `docs/`, so that its pages also read well in the repository.
+"""A hook of mkdocs: what the site needs beside `docs/`, so that the pages read well in the repository, too.
 
 * `CONTRIBUTING.md` and `CHANGELOG.md` become pages.
-* A file or folder of the repository that a page links to becomes a page under `source/`, and the link leads there.
-* What the tests read of a fenced block (`sh serve`, `python file=jobs.py`) becomes its language and its title.
+* A file or folder of the repository that a page links to is a page under `source/`, where the link leads.
+* What the tests read of a fenced block (`sh serve`, `python file=jobs.py`) becomes its language and title.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def on_files(files: Files, config: Any, **_: Any) -> Files:
     places: set[str] = set()
     for file in list(files.documentation_pages()):
         home = _home(file.src_uri)
-        for path, _ in _links(file.content_string):
+        for path in _links(file.content_string):
             target = posixpath.normpath(posixpath.join(home, path))
             if _is_source(target):
                 places |= _with_contents(target)
@@ -78,11 +78,9 @@ def _home(uri: str) -> str:
     return "" if uri in MADE else posixpath.join("docs", posixpath.dirname(uri))
 
 
-def _links(markdown: str) -> list[tuple[str, str]]:
+def _links(markdown: str) -> list[str]:
     text = _FENCED.sub("", markdown)
-    return [
-        (found["path"], found["anchor"] or "") for found in _LINK.finditer(text) if "://" not in found["path"]
-    ]
+    return [found["path"] for found in _LINK.finditer(text) if "://" not in found["path"]]
 
 
 def _is_source(target: str) -> bool:
