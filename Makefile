@@ -40,8 +40,8 @@ format: $(READY) ## bring the code into shape
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-bench: $(READY) ## throughput and latency on this machine
-	$(VENV)/bin/lineshaft bench
+bench: $(READY) ## throughput and latency beside other queues, in ten minutes; BENCH="--only lineshaft --quick" for less
+	$(RUN) -m bench $(BENCH)
 
 soak: $(READY) ## the simulator over many seeds (SEED, SEEDS)
 	$(RUN) -m tests.simulation --start $(SEED) --seeds $(SEEDS) --keep-going

@@ -8,32 +8,76 @@ python -m bench --peers celery,bullmq --rounds 5
 from __future__ import annotations
 
 import argparse
+import datetime
+import shutil
+import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
-from bench import contenders, machine, rounds
+from bench import contenders, environment, machine, report, rounds
 from bench.measures import MEASURES
 
 
 def main() -> None:
-    """Measure as the command line says, and print or write what came of it."""
+    """Measure as the command line says, print it, and write it unless told not to."""
     given = _parser().parse_args()
-    sizes = _sizes(given)
     chosen = _chosen(given)
+    sizes = _sizes(given)
     began = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - began:6.0f} s  {text}", flush=True)
+
+    if any(one.interpreter != "own" for one in chosen):
+        environment.ensure(say)
     about = machine.describe()
-    measured = rounds.measure(
-        chosen, sizes, lambda text: print(f"{time.monotonic() - began:6.0f} s  {text}", flush=True)
+    versions: dict[str, str] = {}
+    measured = rounds.measure(chosen, sizes, say, versions)
+    run = report.Run(
+        date=datetime.date.today().isoformat(),  # noqa: DTZ011  # the day of whoever measures
+        machine=about,
+        sizes=sizes,
+        versions=versions,
+        measured=measured,
     )
-    for one in measured:
+    _print(run)
+    if not given.no_write:
+        _write(run, into_documents=given.docs or _is_whole(given), say=say)
+
+
+def _is_whole(given: argparse.Namespace) -> bool:
+    return not (given.quick or given.only or given.peers or given.keys)
+
+
+def _write(run: report.Run, *, into_documents: bool, say: Callable[[str], None]) -> None:
+    data, text = report.write(run)
+    plot = data.with_suffix(".svg")
+    if environment.PYTHON.exists():
+        command = [str(environment.PYTHON), "-m", "bench.plot", str(data), str(plot)]
+        if subprocess.run(command, cwd=report.ROOT, check=False).returncode:
+            say("the plot was not drawn")
+    say(f"written: {text.relative_to(report.ROOT)}, .json, .svg")
+    if into_documents:
+        if plot.exists():
+            shutil.copy(plot, report.ROOT / "docs" / "assets" / "performance.svg")
+        report.fill(report.ROOT / "docs" / "performance.md", "bench", report.whole(run, link="../"))
+        report.fill(report.ROOT / "README.md", "bench", report.short(run))
+        say("docs/performance.md and README.md show them")
+
+
+def _print(run: report.Run) -> None:
+    for one in run.measured:
         print(f"\n{one.contender.title}" + (f": {one.failure}" if one.failure else ""))
         for name, figure in one.figures.items():
-            costs = ", ".join(f"{who} {cost:.1f} µs" for who, cost in one.cpu.get(name, {}).items())
+            costs = ", ".join(f"{who} {cost:.1f} µs" for who, cost in one.cpu.get(name, {}).items() if cost)
             least, most = one.spread[name]
-            title, unit = MEASURES[name].title, MEASURES[name].unit
-            print(f"  {title:44} {figure:12.2f} {unit:8} ({least:.2f} to {most:.2f})  {costs}")
-    print(about)
+            measure = MEASURES[name]
+            print(
+                f"  {measure.title:44} {figure:12.2f} {measure.unit:8} ({least:.2f} to {most:.2f})  {costs}"
+            )
+    print(f"\n{report.about(run)}\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,6 +90,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="one round of a tenth of the work")
     parser.add_argument(
         "--queued", type=int, help="tasks in the long queue (default 1000000; 0 leaves it out)"
+    )
+    parser.add_argument("--no-write", action="store_true", help="print only")
+    parser.add_argument(
+        "--docs", action="store_true", help="show it in the documents although it is not everything"
     )
     return parser
 

@@ -1,31 +1,35 @@
-"""Drives one contender through the measures of one round, in a process of its own. The standard library alone.
+"""Drives one contender through the measures of one round, in a process of its own. Standard library alone.
 
-The contender's module runs `drive(Contender)`; it is told by BENCH_SPEC what to do, and prints what it measured
-as one line of JSON. Everything is measured from the client's side but the drain (from the first handler's start to
-the last's) and the pick-up (from before the enqueue to the handler's start), which are told by the handlers.
+`drive(Contender)` is told by BENCH_SPEC what to do, and prints what it measured as one line of JSON.
+Everything is measured from the client's side but the drain (from the first handler's start to the last's) and
+the pick-up (from before the enqueue to the handler's start), which are told by the handlers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 from bench.telling import DRAIN, PICK_UP, Ear, payload
 from bench.usage import cpu_of
 
 CALLERS = 64
+LATENCY_SECONDS = 8.0
+"""No latency is sampled for longer: one that polls every half second gets fewer samples."""
 
 
 class Spec:
-    """What one round is to be: `seconds` of each enqueueing, `samples` of a latency, how many tasks to `drain`.
+    """What one round is to be: `seconds` of each enqueueing, `samples` of a latency, tasks to `drain`.
 
     `rest` seconds of doing nothing, and `queued` tasks, are for what stands.
     """
@@ -45,8 +49,10 @@ class Spec:
 class Contender:
     """What is measured: override what it can do, and leave out what it cannot."""
 
-    bulk_size = 100
+    bulk_size = 1000
     """Tasks in one bulk enqueue."""
+
+    _process: subprocess.Popen[bytes] | None = None
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
@@ -88,13 +94,18 @@ class Contender:
     async def start_worker(self, environment: dict[str, str]) -> int:
         """Start the worker; return its pid."""
         quiet = None if os.environ.get("BENCH_LOUD") else subprocess.DEVNULL
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: ASYNC220  # nothing else is to happen meanwhile
             self.worker(), env=environment, stdout=quiet, stderr=quiet, start_new_session=True
         )
         return self._process.pid
 
+    def worker_has_ended(self) -> int | None:
+        """Return its exit code, None while it works."""
+        return None if self._process is None else self._process.poll()
+
     async def stop_worker(self) -> None:
         """End the worker, whatever it thinks of it."""
+        assert self._process is not None
         self._process.terminate()
         try:
             self._process.wait(5)
@@ -196,7 +207,7 @@ class Round:
         self._cost("bulk", count, client=time.process_time() - client, server=self._server_cpu() - server)
 
     async def _drain(self, ear: Ear, worker: int, server: float) -> None:
-        first = await ear.hear()
+        first = await self._first(ear)
         costs = cpu_of(worker) if worker != os.getpid() else time.process_time()
         last = await ear.hear(120)
         count = self._spec.drain
@@ -204,9 +215,17 @@ class Round:
         now = cpu_of(worker) if worker != os.getpid() else time.process_time()
         self._cost("drain", count, worker=now - costs, server=self._server_cpu() - server)
 
+    async def _first(self, ear: Ear) -> int:
+        for _ in range(30):
+            if (code := self._contender.worker_has_ended()) is not None:
+                raise RuntimeError(f"the worker ended with {code} before it ran anything")
+            with contextlib.suppress(TimeoutError):
+                return await ear.hear(1.0)
+        raise RuntimeError("the worker ran nothing within 30 s")
+
     async def _pick_up(self, ear: Ear) -> None:
         took = []
-        for _ in range(self._spec.samples):
+        for _ in self._samples():
             await self._contender.enqueue(payload(PICK_UP))
             took.append(await ear.hear() / 1e6)
             await asyncio.sleep(0.004)  # so that the worker is idle again
@@ -216,13 +235,17 @@ class Round:
 
     async def _round_trip(self, round_trip: Callable[[str], Awaitable[None]]) -> None:
         took = []
-        for _ in range(self._spec.samples):
+        for _ in self._samples():
             began = time.perf_counter()
             await round_trip(payload())
             took.append((time.perf_counter() - began) * 1e3)
             await asyncio.sleep(0.004)
         took.sort()
         self.figures["round_trip_p50"] = took[len(took) // 2]
+
+    def _samples(self) -> Iterator[int]:
+        deadline = time.perf_counter() + LATENCY_SECONDS
+        return itertools.takewhile(lambda _: time.perf_counter() < deadline, range(self._spec.samples))
 
     def _rate(self, name: str, count: int, seconds: float) -> None:
         self.figures[name] = count / seconds

@@ -12,7 +12,7 @@ from typing import Any
 
 
 def describe(folder: str | None = None) -> dict[str, Any]:
-    """Return cores, model, memory, kernel, load, and the median time of an fdatasync of 4 KB in `folder` (ms)."""
+    """Return cores, model, memory, kernel, load, and the times of an fdatasync of 4 KB in `folder` (ms)."""
     synced = fdatasync_times(folder)
     return {
         "cores": os.cpu_count(),

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from bench import environment
 from bench.contenders import Contender
-from bench.servers import Servers
+from bench.servers import NoServer, Servers
 
-HERE = Path(__file__).parent
 TIMEOUT = 180
 
 
@@ -48,8 +50,13 @@ class Measured(msgspec.Struct, kw_only=True):
     failure: str | None = None
 
 
-def measure(contenders: Iterable[Contender], sizes: Sizes, say: Callable[[str], None]) -> list[Measured]:
-    """Run all rounds, interleaved: a busy moment of the machine meets one round of everybody."""
+def measure(
+    contenders: Iterable[Contender], sizes: Sizes, say: Callable[[str], None], versions: dict[str, str]
+) -> list[Measured]:
+    """Run all rounds, interleaved: a busy moment of the machine meets one round of everybody.
+
+    Puts the versions of the servers into `versions`.
+    """
     told: dict[str, list[dict[str, Any]]] = {}
     failures: dict[str, str] = {}
     chosen = list(contenders)
@@ -64,6 +71,7 @@ def measure(contenders: Iterable[Contender], sizes: Sizes, say: Callable[[str], 
                 except Unmeasured as reason:
                     failures[contender.key] = str(reason)
                     say(f"  {reason}")
+        versions |= servers.versions
     return [_medians(one, told.get(one.key, []), failures.get(one.key)) for one in chosen]
 
 
@@ -85,41 +93,57 @@ def _one(contender: Contender, sizes: Sizes, servers: Servers) -> dict[str, Any]
             "server": url,
             "server_pid": pid,
         }
-        return _driven(_command(contender), os.environ | {"BENCH_SPEC": json.dumps(spec)})
+        told = {"BENCH_SPEC": json.dumps(spec), "BENCH_SERVER": url, "BENCH_SCRATCH": scratch}
+        return _driven(_command(contender), os.environ | told | {"BENCH_NODE": f"{environment.NODE}/"})
+    except NoServer as reason:
+        raise Unmeasured(str(reason)) from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _driven(command: list[str], environment: dict[str, str]) -> dict[str, Any]:
+def _driven(command: list[str], variables: dict[str, str]) -> dict[str, Any]:
     try:
-        ended = subprocess.run(
+        driver = subprocess.Popen(
             command,
-            env=environment | {"PYTHONPATH": str(HERE.parent)},
-            cwd=HERE.parent,
-            capture_output=True,
+            env=variables | {"PYTHONPATH": str(environment.HERE.parent)},
+            cwd=environment.HERE.parent,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=TIMEOUT,
-            check=False,
+            start_new_session=True,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise Unmeasured(f"{type(error).__name__}: {error}".splitlines()[0]) from None
-    lines = ended.stdout.splitlines()
-    if ended.returncode or not lines:
-        if os.environ.get("BENCH_LOUD"):
-            sys.stderr.write(ended.stderr)
-        said = [line for line in ended.stderr.splitlines() if line.strip()]
-        raise Unmeasured(said[-1][:200] if said else f"ended with {ended.returncode}")
+    except OSError as error:
+        raise Unmeasured(f"{error.strerror}: {command[0].rpartition('/')[2]}") from None
+    try:
+        printed, said = driver.communicate(timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        raise Unmeasured(f"took longer than {TIMEOUT} s") from None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(driver.pid, signal.SIGKILL)  # it, and what it has left running
+        driver.communicate()
+    lines = printed.splitlines()
+    if driver.returncode or not lines:
+        raise Unmeasured(_last_word(said) or f"ended with {driver.returncode}")
     told: dict[str, Any] = json.loads(lines[-1])
     return told
 
 
+def _last_word(said: str) -> str:
+    """Return the line that names the error, in what a Python or Node.js program printed at its end."""
+    if os.environ.get("BENCH_LOUD"):
+        sys.stderr.write(said)
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Mismatch)\b", line)]
+    return (named or lines or [""])[-1][:200]
+
+
 def _command(contender: Contender) -> list[str]:
-    match contender.interpreter:
-        case "own":
-            return [sys.executable, "-m", contender.runs, *contender.arguments]
-        case "node":
-            return ["node", str(HERE / "peers" / contender.runs), *contender.arguments]
-    return [str(HERE / ".peers" / "python" / "bin" / "python"), "-m", contender.runs, *contender.arguments]
+    if contender.interpreter == "node":
+        return ["node", str(environment.HERE / "peers" / "node" / contender.runs)]
+    python = sys.executable if contender.interpreter == "own" else str(environment.PYTHON)
+    driven = ["bench.drive", contender.runs] if ":" in contender.runs else [contender.runs]
+    return [python, "-m", *driven]
 
 
 def _medians(contender: Contender, told: list[dict[str, Any]], failure: str | None) -> Measured:

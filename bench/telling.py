@@ -1,8 +1,8 @@
 """What a handler under measurement says, and how the driver hears it. The standard library alone.
 
-A payload is 98 letters, which are 100 bytes of JSON: what it is for, when it was sent, and a filling. The handler
-says what the driver needs to know in datagrams to the loopback, after it has taken the time: nothing of it is in a
-figure. Clocks are CLOCK_MONOTONIC, which all processes of a machine share, Node.js's included.
+A payload is 98 letters, which are 100 bytes of JSON: what it is for, when it was sent, and a filling. The
+handler says what the driver needs to know in datagrams to the loopback, after it has taken the time: nothing
+of it is in a figure. Clocks are CLOCK_MONOTONIC, which all processes of a machine share, Node.js's included.
 """
 
 from __future__ import annotations

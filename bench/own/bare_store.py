@@ -1,4 +1,4 @@
-"""The SQLite store alone: the rows of a bulk enqueue and of a drain, in as many commits as a coordinator made."""
+"""The SQLite store alone: the rows of a bulk enqueue and of a drain, in as many commits as they took."""
 
 from __future__ import annotations
 

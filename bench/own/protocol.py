@@ -1,8 +1,7 @@
 """Lineshaft by a raw client of its protocol: what the coordinator can do, whatever the client is written in.
 
-Figures: `raw_bulk`, `raw_drain`, `raw_single_64` (tasks a second), `raw_pick_up_p50` and `_p99` (ms); and, with the
-commits that the coordinator made for the bulk and the drain, `store_bulk` and `store_drain`: the same rows in as many
-commits by the bare store.
+Figures: `raw_bulk`, `raw_drain`, `raw_single_64` (tasks a second), `raw_pick_up_p50` and `_p99` (ms); and
+`store_bulk` and `store_drain`: the rows of the bulk and the drain in as many commits, by the bare store.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A client of the protocol that costs next to nothing, so that the coordinator is what is measured.
 
-Requests are bytes made beforehand, answers are looked at by searching their bytes; only the drain reads ids and
-tokens, into structs of two fields. One process, one thread, `epoll` over as many connections as a measure asks for.
+Requests are bytes made beforehand, answers are looked at by searching their bytes; only the drain reads ids
+and tokens, into structs of two fields. One process, one thread, `epoll` over all connections of a measure.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from bench.driving import AsyncContender, Spec, drive
+from bench.driving import AsyncContender, Spec
 from bench.own.coordinator import coordinator, sqlite_in
 from bench.telling import Handler
 from lineshaft import App, __version__
@@ -80,7 +80,3 @@ class Embedded(OverHTTP):
 
     async def stop_worker(self) -> None:
         await self._worker.__aexit__(None, None, None)
-
-
-if __name__ == "__main__":
-    drive(Embedded if "embedded" in sys.argv else OverHTTP)

@@ -1,8 +1,9 @@
 """What a coordinator takes while it does nothing, and what a long queue costs it.
 
-Figures: `rest_rss` (MB), `rest_cpu` (% of a processor); with `queued` tasks of 1 KB waiting: `backlog_rss_written` and
-`backlog_rss_loaded` (MB), `backlog_restart` (seconds from the start of the process until it serves),
-`backlog_pick_up_none` and `backlog_pick_up` (ms, p50, on another queue, without and with them).
+Figures: `rest_rss` (MB), `rest_cpu` (% of a processor); with `queued` tasks of 1 KB waiting:
+`backlog_rss_written` and, after a restart, `backlog_rss_loaded` (MB), `backlog_restart` (seconds from the
+start of the process until it serves), `backlog_pick_up_none` and `backlog_pick_up` (ms, p50, on another
+queue, without and with them).
 """
 
 from __future__ import annotations
