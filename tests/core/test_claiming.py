@@ -167,6 +167,15 @@ def test_waiters_of_other_tenants_are_left_alone(w: World) -> None:
     assert parked.waiting
 
 
+def test_a_claim_brings_nothing_of_another_tenant(w: World) -> None:
+    task = w.enqueue()
+    w.tenant = "globex"
+    assert w.claim(max=10) == []
+    assert w.claim(None, max=10) == []
+    w.tenant = "acme"
+    assert ids(w.claim(max=10)) == [task.id]
+
+
 def test_a_claimer_without_a_name_may_wait_too(w: World) -> None:
     parked, over = w.park(None), w.park(None, wait=MINUTE, names=("nothing",))
     task = w.enqueue()

@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
-from lineshaft.core.commands import Claim, Complete, Enqueue, NewTask, Release, Report
-from lineshaft.core.task import lease_token
+from lineshaft.core.commands import Cancel, Claim, Complete, Enqueue, NewTask, Release, Report
+from lineshaft.core.replies import Enqueued, Found
+from lineshaft.core.task import State, lease_token
 from lineshaft.errors import Invalid, LineshaftError, Unavailable
 from tests.engine.scripted_store import POISON
 from tests.engine.world import SPEC, T, World, in_world
@@ -50,6 +51,20 @@ async def test_a_culprit_alone_in_its_batch_is_refused(w: World) -> None:
     with pytest.raises(Invalid):
         await w.enqueue("a", payload=BAD)
     assert (await w.enqueue("b")).items[0].created
+
+
+@in_world
+async def test_what_is_applied_again_is_applied_in_its_order(w: World) -> None:
+    handles = [
+        w.enqueue("a"),
+        w.enqueue("bad", payload=BAD),
+        w.submit(Cancel(tenant=T, id="a")),
+        w.get("a"),
+    ]
+    made, refused, cancelled, read = await asyncio.gather(*handles, return_exceptions=True)
+    assert isinstance(made, Enqueued) and isinstance(refused, Invalid)
+    assert isinstance(cancelled, Found) and cancelled.task.state is State.CANCELLED
+    assert isinstance(read, Found) and read.task.state is State.CANCELLED
 
 
 @in_world

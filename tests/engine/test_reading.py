@@ -113,7 +113,7 @@ async def test_whoever_follows_is_woken_by_a_commit_with_changes(w: World) -> No
     await w.record("no change")
     assert not following.done()
     await w.enqueue("a")
-    assert await following == 2
+    assert following.done() and await following == 2
     assert await w.engine.changed(T, 1) == 2
     assert not await w.engine.committed(T, 2, timeout=5)
     waiting = asyncio.ensure_future(w.engine.committed(T, 2, timeout=5))

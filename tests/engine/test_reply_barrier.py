@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from lineshaft.core.commands import Cancel, Drain
+from lineshaft.core.commands import Cancel, Drain, Enqueue, NewTask
 from lineshaft.errors import Conflict, LeaseLost, NotFound, Unavailable
 from tests.engine.scripted_store import ScriptedStore
-from tests.engine.world import T, World, in_world, virtual, world
+from tests.engine.world import SPEC, T, World, in_world, virtual, world
 
 
 @in_world
@@ -61,6 +61,19 @@ async def test_a_refusal_waits_for_what_it_gives_away(w: World) -> None:
     with pytest.raises(Conflict):
         await refused
     assert isinstance((await late).items[0], LeaseLost)
+
+
+@in_world
+async def test_what_time_alone_brings_waits_for_its_commit_too(w: World) -> None:
+    await w.submit(Enqueue(tenant=T, tasks=(NewTask(id="a", spec=SPEC, delay=5_000),)))
+    parked = w.claim(wait=60_000)
+    await w.settle()
+    w.store.stall()
+    await w.pass_time(6)
+    assert not parked.done()
+    w.store.go_on()
+    await w.settle()
+    assert parked.done() and [task.id for task in (await parked).tasks] == ["a"]
 
 
 @in_world
