@@ -47,7 +47,7 @@ soak: $(READY) ## the simulator over many seeds (SEED, SEEDS)
 	$(RUN) -m tests.simulation --start $(SEED) --seeds $(SEEDS) --keep-going
 
 docs: $(READY) ## the documentation site, in build/site
-	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 package: $(READY) ## the sdist and the wheel, in dist
 	rm -rf dist
