@@ -88,7 +88,7 @@ class Bench:
         )
 
     def _id(self, seq: int) -> str:
-        return f"{NOW:015x}{seq:012x}" if self._ordered else f"{self._chance.getrandbits(128):032x}"
+        return f"{NOW + seq // 50:012x}{seq:014x}" if self._ordered else f"{self._chance.getrandbits(128):032x}"
 
 
 def _claimed(task: Task) -> Task:

@@ -10,12 +10,16 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from lineshaft.core.batch import Blob
+from lineshaft.core.task import Run, Spec, Task
 from lineshaft.errors import Invalid, Unavailable
 from lineshaft.store import sqlite, sqlite_file, sqlite_schema
 from lineshaft.store.base import Query, SchemaTooNew, StoreCorrupt, StoreUnusable
 from lineshaft.store.conformance.harness import SHARD, TENANT, acquire, finished, row
+from lineshaft.store.conformance.rows import FULL
 from lineshaft.store.sqlite import SQLiteStore
 
 
@@ -94,22 +98,80 @@ async def test_opening_twice_is_opening_once(tmp_path: Path) -> None:
 # -- versions ------------------------------------------------------------------------------------------
 
 
-async def test_a_file_of_version_1_is_migrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_schema, "MIGRATIONS", sqlite_schema.MIGRATIONS[:1])
+def write_version_1(path: Path, *tasks: Task) -> None:
+    """Make a store as version 1 of the schema had it, and put tasks into it as its Lineshaft did."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID")
+    connection.execute("INSERT INTO meta VALUES ('schema_version', 1), ('shards', 1), ('created_at', 0)")
+    connection.execute(f"PRAGMA application_id = {sqlite_schema.APPLICATION_ID}")
+    connection.executescript(str(sqlite_schema.MIGRATIONS[0]))
+    connection.execute("BEGIN")
+    for task in tasks:
+        kind = (task.tenant, task.spec.queue, task.spec.name)
+        connection.execute(
+            "INSERT INTO kind (tenant, queue, name) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", kind
+        )
+        [(number,)] = connection.execute(
+            "SELECT id FROM kind WHERE tenant = ? AND queue = ? AND name = ?", kind
+        ).fetchall()
+        run = task.run or Run()
+        row_of_task = msgspec.msgpack.encode(task)
+        connection.execute(
+            "INSERT INTO task VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                *(task.seq, number, task.state, task.spec.priority, task.run_at),
+                *(run.finished_at, run.prune_at, run.result_expires_at, row_of_task),
+            ),
+        )
+        connection.execute("INSERT INTO ident VALUES (?, ?, ?)", (task.tenant, task.id, task.seq))
+        connection.execute("INSERT INTO payload VALUES (?, ?)", (task.seq, b"%d" % task.seq))
+    connection.execute("COMMIT")
+    connection.close()
+
+
+async def test_a_file_of_version_1_is_migrated(tmp_path: Path) -> None:
+    by_time = row(3, id=f"{1_767_312_245_678:012x}{5:014x}")
+    tasks = [
+        FULL,
+        row(2, id="chosen", spec=Spec(name="b", queue="q", priority=-3)),
+        by_time,
+        finished(row(4)),
+    ]
+    tasks += [row(seq) for seq in range(5, 2_600)]
+    write_version_1(tmp_path / "x.db", *tasks)
+    store = await opened(tmp_path / "x.db")
+    keys = [(task.tenant, task.id) for task in tasks]
+    assert await store.get(SHARD, keys) == tasks
+    loaded = await store.load(await store.acquire(SHARD, b"me"))
+    assert loaded.tasks == [task for task in (*tasks[1:], FULL) if not task.state.terminal]
+    assert await store.read(SHARD, [(Blob.PAYLOAD, 2_000)]) == [b"2000"]
+    [first, *_] = (await store.search(SHARD, Query(tenant=TENANT, sort="priority"))).tasks
+    assert first == tasks[1]
+    await store.close()
+    assert run_sql(tmp_path / "x.db", "SELECT value FROM meta WHERE key = 'schema_version'") == [(2,)]
+
+
+async def test_later_migrations_are_scripts_or_functions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = await opened(tmp_path / "x.db")
     await (await acquire(store)).put(row(1))
     await store.close()
+
+    def paint(connection: sqlite3.Connection) -> None:
+        connection.execute("UPDATE task SET colour = 'red'")
+
     more = (
-        *sqlite_schema.MIGRATIONS[:1],
-        "ALTER TABLE task ADD COLUMN colour TEXT; UPDATE task SET colour = 'red';",
-        "CREATE INDEX task_colour ON task (colour);",
+        *sqlite_schema.MIGRATIONS,
+        "ALTER TABLE task ADD COLUMN colour TEXT; CREATE INDEX task_colour ON task (colour);",
+        paint,
     )
     monkeypatch.setattr(sqlite_schema, "MIGRATIONS", more)
     await (await opened(tmp_path / "x.db")).close()
     assert run_sql(
         tmp_path / "x.db", "SELECT seq, colour FROM task INDEXED BY task_colour WHERE colour = 'red'"
     ) == [(1, "red")]
-    assert run_sql(tmp_path / "x.db", "SELECT value FROM meta WHERE key = 'schema_version'") == [(3,)]
+    assert run_sql(tmp_path / "x.db", "SELECT value FROM meta WHERE key = 'schema_version'") == [(4,)]
 
 
 async def test_a_migration_that_fails_changes_nothing(

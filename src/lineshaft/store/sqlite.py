@@ -25,6 +25,7 @@ from lineshaft.store.base import Log, Ownership, Page, Query, StoreInUse, StoreU
 from lineshaft.store.file_lock import FileLock
 from lineshaft.store.sqlite_errors import translated
 from lineshaft.store.sqlite_file import copy_to, real_place, sync_directory
+from lineshaft.store.sqlite_specs import Connection
 from lineshaft.store.sqlite_thread import ConnectionThread
 from lineshaft.store.sqlite_write import Writer, require_owned
 
@@ -78,7 +79,7 @@ class SQLiteStore:
         try:
             with translated(self._path, opening=True):
                 await opened.start()
-                self.shards = await opened.writer.run(sqlite_schema.shards)
+                self.shards = await opened.writer.run(opened.rules.begin)
                 # The names of the database, its log and its lock must be as durable as what is in them.
                 sync_directory(self._path)
         except BaseException:
@@ -109,7 +110,8 @@ class SQLiteStore:
 
     async def get(self, shard: int, keys: Sequence[tuple[str, str]]) -> list[Task | None]:
         self._check_shard(shard)
-        return await self._look(lambda c: sqlite_read.get(c, keys))
+        generations = self._ready().rules.generations
+        return await self._look(lambda c: sqlite_read.get(c, generations, keys))
 
     async def read(self, shard: int, keys: Sequence[tuple[Blob, int]]) -> list[bytes | None]:
         self._check_shard(shard)
@@ -164,20 +166,20 @@ class SQLiteStore:
             )
         return self._opened
 
-    async def _write(self, work: Callable[[sqlite3.Connection, Writer], Result]) -> Result:
+    async def _write(self, work: Callable[[Connection, Writer], Result]) -> Result:
         opened = self._ready()
         with translated(self._path):
             return await opened.writer.run(lambda connection: work(connection, opened.rules))
 
-    async def _look(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+    async def _look(self, work: Callable[[Connection], Result]) -> Result:
         with translated(self._path):
             return await self._ready().reader.run(work)
 
-    async def _scan(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+    async def _scan(self, work: Callable[[Connection], Result]) -> Result:
         with translated(self._path):
             return await self._ready().scanner.run(work)
 
-    async def _in_portions(self, limit: int, work: Callable[[sqlite3.Connection, Writer, int], int]) -> None:
+    async def _in_portions(self, limit: int, work: Callable[[Connection, Writer, int], int]) -> None:
         """Delete at most `limit` things in small transactions, until one finds less than it might."""
         while limit > 0:
             portion = min(limit, DELETED_AT_ONCE)
@@ -185,9 +187,13 @@ class SQLiteStore:
                 return
             limit -= portion
 
-    def _connect(self, *, writes: bool) -> sqlite3.Connection:
+    def _connect(self, *, writes: bool) -> Connection:
         connection = sqlite3.connect(
-            self._path, timeout=BUSY_TIMEOUT, isolation_level=None, cached_statements=512
+            self._path,
+            timeout=BUSY_TIMEOUT,
+            isolation_level=None,
+            cached_statements=512,
+            factory=Connection,
         )
         try:
             if writes:
@@ -200,7 +206,7 @@ class SQLiteStore:
             raise
         return connection
 
-    def _prepare(self, connection: sqlite3.Connection) -> None:
+    def _prepare(self, connection: Connection) -> None:
         (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise StoreUnusable(f"{self._path} cannot have a write-ahead log here: use a local disk")
@@ -215,7 +221,7 @@ class SQLiteStore:
 class _Opened:
     """What is there while the store is open: the lock and three threads."""
 
-    def __init__(self, path: str, connect: Callable[..., sqlite3.Connection], address: str) -> None:
+    def __init__(self, path: str, connect: Callable[..., Connection], address: str) -> None:
         self.pid = os.getpid()
         self.rules = Writer()
         self.writer = ConnectionThread("store-writer", functools.partial(connect, writes=True))

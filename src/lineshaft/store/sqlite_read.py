@@ -14,41 +14,47 @@ import msgspec
 from lineshaft.core.batch import Blob, Census, Record, Snapshot
 from lineshaft.core.commands import Filter
 from lineshaft.core.control import matches
-from lineshaft.core.task import OPEN, State, Task
+from lineshaft.core.task import OPEN, Spec, State, Task
 from lineshaft.store.base import Log, LogRecord, Ownership, Page, Query
 from lineshaft.store.paging import FIRST, LAST, page_of, parse_sort, read_cursor
+from lineshaft.store.sqlite_idents import Generations
 from lineshaft.store.sqlite_rows import (
     decode_changes,
     decode_counters,
-    decode_task,
+    decode_row,
     encode,
     marks,
     read_rows,
-    read_tasks,
     slices,
 )
 from lineshaft.store.sqlite_schema import BLOB_TABLES
+from lineshaft.store.sqlite_specs import Connection
 from lineshaft.store.sqlite_write import require_owned
 
 
 def install_functions(connection: sqlite3.Connection) -> None:
     """Teach a connection the part of a filter that SQL has no words for."""
-    connection.create_function("passes", 2, _passes, deterministic=True)
+    connection.create_function("passes", 3, _passes, deterministic=True)
 
 
-def get(connection: sqlite3.Connection, keys: Sequence[tuple[str, str]]) -> list[Task | None]:
+def get(
+    connection: Connection, generations: Generations, keys: Sequence[tuple[str, str]]
+) -> list[Task | None]:
     """Read rows by (tenant, id), in order of `keys`."""
     found: list[Task | None] = [None] * len(keys)
-    wanted = [(number, tenant, id) for number, (tenant, id) in enumerate(keys)]
+    wanted = [(number, *place) for number, key in enumerate(keys) for place in generations.places(*key)]
     with _one_instant(connection):
         for part in slices(wanted):
             sql = (
-                f"WITH wanted (number, tenant, id) AS (VALUES {marks(3, len(part))})"
-                " SELECT number, row FROM wanted CROSS JOIN ident USING (tenant, id)"
+                f"WITH wanted (number, at, digest) AS (VALUES {marks(3, len(part))})"
+                " SELECT number, spec, row FROM wanted CROSS JOIN ident USING (at, digest)"
                 " CROSS JOIN task USING (seq)"
             )
-            for number, row in connection.execute(sql, [value for key in part for value in key]):
-                found[number] = decode_task(row)
+            rows = connection.execute(sql, [value for place in part for value in place]).fetchall()
+            tasks = connection.read_tasks([row[1:] for row in rows])
+            for (number, _, _), task in zip(rows, tasks, strict=True):
+                if (task.tenant, task.id) == keys[number]:
+                    found[number] = task
     return found
 
 
@@ -63,21 +69,24 @@ def read(connection: sqlite3.Connection, keys: Sequence[tuple[Blob, int]]) -> li
     return [found.get(key) for key in keys]
 
 
-def load(connection: sqlite3.Connection, ownership: Ownership) -> Snapshot:
+def load(connection: Connection, ownership: Ownership) -> Snapshot:
     """Read what a shard holds in memory, as of one instant."""
     with _one_instant(connection):
         position, counters = require_owned(connection, ownership)
-        rows = connection.execute("SELECT row FROM task INDEXED BY task_open WHERE state < 5 ORDER BY seq")
+        rows = connection.execute(
+            "SELECT spec, row FROM task INDEXED BY task_open WHERE state < 5 ORDER BY seq"
+        )
         records = connection.execute("SELECT kind, tenant, key, data FROM record ORDER BY kind, tenant, key")
         finished = connection.execute(
-            "SELECT tenant, queue, state, sum(n) FROM (SELECT kind, state, count(*) AS n FROM task"
-            " INDEXED BY task_finished WHERE state >= 5 GROUP BY kind, state) AS counted"
-            " JOIN kind ON kind.id = counted.kind GROUP BY tenant, queue, state ORDER BY tenant, queue, state"
+            "SELECT tenant, queue, state, sum(n) FROM (SELECT spec, state, count(*) AS n FROM task"
+            " INDEXED BY task_finished WHERE state >= 5 GROUP BY spec, state) AS counted"
+            " JOIN spec ON spec.id = counted.spec GROUP BY tenant, queue, state ORDER BY tenant, queue, state"
         )
+        connection.read_all_specs()
         return Snapshot(
             position=position,
             counters=decode_counters(counters or encode(())),
-            tasks=read_tasks(rows),
+            tasks=connection.read_tasks(rows),
             records=[Record(*row) for row in records],
             finished=[Census(tenant, queue, State(state), n) for tenant, queue, state, n in finished],
         )
@@ -96,7 +105,7 @@ def log(connection: sqlite3.Connection, after: int, limit: int) -> Log:
         return Log(records, earliest)
 
 
-def search(connection: sqlite3.Connection, query: Query) -> Page:
+def search(connection: Connection, query: Query) -> Page:
     """Find a page of tasks, continued by comparing (key, arrival)."""
     sort = parse_sort(query.sort)
     key, way, past = _key(sort.field, descending=sort.descending)
@@ -107,8 +116,10 @@ def search(connection: sqlite3.Connection, query: Query) -> Page:
         else:
             condition.add(f"({key}, seq) {past} (?, ?)", *after)
     order = f"{key} {way}" if key == "seq" else f"{key} {way}, seq {way}"
-    sql = f"SELECT row FROM task {condition.source} WHERE {condition.text} ORDER BY {order} LIMIT ?"
-    return page_of(query, read_tasks(connection.execute(sql, [*condition.values, query.limit + 1])))
+    sql = f"SELECT spec, row FROM task {condition.source} WHERE {condition.text} ORDER BY {order} LIMIT ?"
+    return page_of(
+        query, connection.read_tasks(connection.execute(sql, [*condition.values, query.limit + 1]))
+    )
 
 
 def count(connection: sqlite3.Connection, query: Query) -> int:
@@ -138,7 +149,7 @@ class _Condition:
         # The planner knows neither how few tasks are open nor that a page is soon full: both are said here.
         self.source = "NOT INDEXED"
         chosen = query.filter
-        self._add_kinds(query.tenant, chosen)
+        self._add_specs(query.tenant, chosen)
         if chosen.states is not None:
             self._add_states(chosen.states)
         self.add("(state < 5 OR prune_at IS NULL OR prune_at > ?)", query.now)
@@ -155,13 +166,13 @@ class _Condition:
         self._terms.append(term)
         self.values.extend(values)
 
-    def _add_kinds(self, tenant: str, chosen: Filter) -> None:
-        kinds, values = "SELECT id FROM kind WHERE tenant = ?", [tenant]
+    def _add_specs(self, tenant: str, chosen: Filter) -> None:
+        specs, values = "SELECT id FROM spec WHERE tenant = ?", [tenant]
         for column, names in (("queue", chosen.queues), ("name", chosen.names)):
             if names is not None:
-                kinds += f" AND {column} IN (SELECT value FROM json_each(?))"
+                specs += f" AND {column} IN (SELECT value FROM json_each(?))"
                 values.append(msgspec.json.encode(sorted(names)).decode())
-        self.add(f"kind IN ({kinds})", *values)
+        self.add(f"spec IN ({specs})", *values)
 
     def _add_states(self, states: frozenset[State]) -> None:
         self.add(f"state IN ({','.join(str(int(state)) for state in sorted(states))})")
@@ -174,9 +185,10 @@ class _Condition:
         sieve = ["instr(row, ?)"] * len(chosen.tags)
         values: list[Any] = [tag.encode() for tag in chosen.tags]
         if part := _plain_part(chosen.text or ""):
-            sieve.append("instr(lower(CAST(row AS TEXT)), ?)")
-            values.append(part)
-        passes = "passes(row, ?)"
+            named = "spec IN (SELECT id FROM spec WHERE instr(lower(name), ?))"
+            sieve.append(f"(instr(lower(CAST(row AS TEXT)), ?) OR {named})")
+            values += [part, part]
+        passes = "passes((SELECT name FROM spec WHERE spec.id = task.spec), row, ?)"
         term = f"CASE WHEN {' AND '.join(sieve)} THEN {passes} ELSE 0 END" if sieve else passes
         self.add(term, *values, encode(Filter(tags=chosen.tags, text=chosen.text)))
 
@@ -188,6 +200,8 @@ def _key(field: str, *, descending: bool) -> tuple[str, str, str]:
         return "seq", way, past
     if field == "finished_at":
         return f"ifnull(finished_at, {FIRST if descending else LAST})", way, past
+    if field == "priority":
+        return "(SELECT priority FROM spec WHERE spec.id = task.spec)", way, past
     return field, way, past
 
 
@@ -204,5 +218,7 @@ def _filter(raw: bytes) -> Filter:
     return msgspec.msgpack.decode(raw, type=Filter)
 
 
-def _passes(row: bytes, raw: bytes) -> bool:
-    return matches(_filter(raw), decode_task(row))
+def _passes(name: str, row: bytes, raw: bytes) -> bool:
+    task = decode_row(row)
+    task.spec = Spec(name=name)  # the rest of it is judged by SQL
+    return matches(_filter(raw), task)

@@ -2,24 +2,51 @@
 
 from __future__ import annotations
 
+import functools
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any, TypeVar
 
 import msgspec
 
 from lineshaft.core.batch import Change, Counters
-from lineshaft.core.task import Spec, Task
+from lineshaft.core.task import Task
 
 LARGEST = 128
 """Rows in one statement. The lengths used are powers of two, so that few statements are prepared, once."""
 
 encode = msgspec.msgpack.Encoder().encode
-decode_task = msgspec.msgpack.Decoder(Task).decode
+decode_row = msgspec.msgpack.Decoder(Task).decode
+"""Decode a row into a task without tenant and spec; `sqlite_specs` puts them in."""
 decode_counters = msgspec.msgpack.Decoder(Counters).decode
 decode_changes = msgspec.msgpack.Decoder(list[Change]).decode
 
 Item = TypeVar("Item")
+
+_NO_SPEC = ("",)
+
+
+def encode_row(task: Task) -> bytes:
+    """Encode all of a task but its tenant and its spec, which are kept once for all tasks alike."""
+    return encode(
+        (
+            task.seq,
+            "",
+            task.id,
+            _NO_SPEC,
+            task.state,
+            task.run_at,
+            task.created_at,
+            task.expires_at,
+            task.tags,
+            task.metadata,
+            task.traceparent,
+            task.fingerprint,
+            task.payload_size,
+            task.run,
+        )
+    )
 
 
 def slices(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
@@ -32,6 +59,7 @@ def slices(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
         start += size
 
 
+@functools.lru_cache(maxsize=256)
 def marks(width: int, rows: int) -> str:
     """Return the parameters of `rows` rows: `(?,?),(?,?)`."""
     row = "(" + ",".join("?" * width) + ")"
@@ -43,7 +71,7 @@ def write_rows(
 ) -> None:
     """Run `head VALUES (…), (…) tail` for all rows, in few statements."""
     for part in slices(rows):
-        values = [value for row in part for value in row]
+        values = list(chain.from_iterable(part))
         connection.execute(f"{head} VALUES {marks(len(part[0]), len(part))} {tail}", values)
 
 
@@ -57,16 +85,3 @@ def read_rows(connection: sqlite3.Connection, select: str, keys: Sequence[int]) 
     """Run `select … WHERE seq IN (…)` for all keys."""
     for part in slices(keys):
         yield from connection.execute(f"{select} WHERE seq IN {marks(len(part), 1)}", part)
-
-
-def read_tasks(rows: Iterable[tuple[bytes]]) -> list[Task]:
-    """Decode rows; tasks that were enqueued alike share their spec and the name of their tenant."""
-    specs: dict[Spec, Spec] = {}
-    tenants: dict[str, str] = {}
-    tasks = []
-    for (row,) in rows:
-        task = decode_task(row)
-        task.spec = specs.setdefault(task.spec, task.spec)
-        task.tenant = tenants.setdefault(task.tenant, task.tenant)
-        tasks.append(task)
-    return tasks

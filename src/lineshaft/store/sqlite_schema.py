@@ -1,18 +1,22 @@
 """The tables of the SQLite store, as numbered migrations: version n is what the first n of them make.
 
-Rows are MessagePack with the few columns beside them that are filtered, sorted or pruned by; tenant, queue
-and name are kept once for all tasks alike, in `kind`. Two partial indexes earn their cost (0.5 and 0.3 µs a
-task life): open tasks, so that a load does not read a week of finished ones, and finished tasks by the time
-they are pruned, which also covers counting them. Payloads and results have tables of their own, so that a
-change of state never rewrites them.
+Rows are MessagePack with the few columns beside them that are filtered, sorted or pruned by; tenant and
+spec (queue, name, settings) are kept once for all tasks alike, in `spec`. Two partial indexes earn their cost
+(0.5 and 0.3 µs a task life): open tasks, so that a load does not read a week of finished ones, and finished
+tasks by the time they are pruned, which also covers counting them. Payloads and results have tables of their
+own, so that a change of state never rewrites them.
+
+Version 1 kept tenant and spec in every row, and the texts of ids in the index.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Callable
 
 from lineshaft.store.base import SchemaTooNew, StoreUnusable
+from lineshaft.store.sqlite_compaction import compact
 
 APPLICATION_ID = 0x4C696E65  # "Line" in the file's header, so that `file` and we know whose database this is.
 
@@ -23,7 +27,10 @@ _BLOBS = "".join(
     f"CREATE TABLE {table} (seq INTEGER PRIMARY KEY, data BLOB NOT NULL);\n" for table in BLOB_TABLES
 )
 
-MIGRATIONS: tuple[str, ...] = (
+Migration = str | Callable[[sqlite3.Connection], None]
+"""A script of statements, each of which ends with a semicolon and holds no other; or a function."""
+
+MIGRATIONS: tuple[Migration, ...] = (
     f"""
     CREATE TABLE kind (
         id INTEGER PRIMARY KEY, tenant TEXT NOT NULL, queue TEXT NOT NULL, name TEXT NOT NULL,
@@ -52,8 +59,8 @@ MIGRATIONS: tuple[str, ...] = (
     );
     INSERT INTO shard VALUES (0, 0, NULL, 0, x'', x'');
     """,
+    compact,
 )
-"""Scripts of statements, each of which ends with a semicolon and holds no other."""
 
 
 def prepare(connection: sqlite3.Connection) -> None:
@@ -67,8 +74,8 @@ def prepare(connection: sqlite3.Connection) -> None:
             f"the store has schema version {version}, this Lineshaft knows up to {len(MIGRATIONS)}: "
             "install the newer Lineshaft that wrote it, or restore a backup from before the upgrade"
         )
-    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-        _migrate(connection, number, script)
+    for number, migration in enumerate(MIGRATIONS[version:], start=version + 1):
+        _migrate(connection, number, migration)
 
 
 def shards(connection: sqlite3.Connection) -> int:
@@ -89,13 +96,16 @@ def _version(connection: sqlite3.Connection) -> int:
     return int(value)
 
 
-def _migrate(connection: sqlite3.Connection, number: int, script: str) -> None:
+def _migrate(connection: sqlite3.Connection, number: int, migration: Migration) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         if number == 1:
             _make_meta(connection)
-        for statement in script.split(";"):
-            connection.execute(statement)
+        if isinstance(migration, str):
+            for statement in migration.split(";"):
+                connection.execute(statement)
+        else:
+            migration(connection)
         connection.execute("UPDATE meta SET value = ? WHERE key = 'schema_version'", (number,))
         connection.execute("COMMIT")
     except BaseException:

@@ -9,21 +9,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
-import sqlite3
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from lineshaft.errors import Unavailable
+from lineshaft.store.sqlite_specs import Connection
 
 Result = TypeVar("Result")
-_Job = tuple[Callable[[sqlite3.Connection], Any], asyncio.AbstractEventLoop, "asyncio.Future[Any]"]
+_Job = tuple[Callable[[Connection], Any], asyncio.AbstractEventLoop, "asyncio.Future[Any]"]
 
 
 class ConnectionThread:
     """Run functions of a connection, one after the other, off the event loop."""
 
-    def __init__(self, name: str, connect: Callable[[], sqlite3.Connection]) -> None:
+    def __init__(self, name: str, connect: Callable[[], Connection]) -> None:
         self._connect = connect
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
@@ -34,7 +34,7 @@ class ConnectionThread:
         self._thread.start()
         await self.run(lambda _: None)
 
-    async def run(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+    async def run(self, work: Callable[[Connection], Result]) -> Result:
         """Return what `work` returns; it is done even if the waiting is cancelled."""
         if self._closed:
             raise Unavailable("the store is closed")

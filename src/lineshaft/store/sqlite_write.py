@@ -14,23 +14,40 @@ from lineshaft.core.batch import Batch, Blob, Forgotten
 from lineshaft.core.task import State, Task
 from lineshaft.errors import Fenced
 from lineshaft.store.base import Ownership, Rejected
-from lineshaft.store.sqlite_rows import decode_task, delete_rows, encode, marks, read_rows, slices, write_rows
-from lineshaft.store.sqlite_schema import BLOB_TABLES
+from lineshaft.store.sqlite_idents import Generations, ident
+from lineshaft.store.sqlite_rows import delete_rows, encode, encode_row, marks, read_rows, slices, write_rows
+from lineshaft.store.sqlite_schema import BLOB_TABLES, shards
+from lineshaft.store.sqlite_specs import Connection, SpecNumbers, forget_unused
 
-_COLUMNS = ("kind", "state", "priority", "run_at", "finished_at", "prune_at", "result_expires_at", "row")
-_UPSERT = "ON CONFLICT (seq) DO UPDATE SET " + ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS)
-_KINDS_KEPT = 100_000
+_OPEN = "INSERT INTO task (seq, spec, state, run_at, row)"
+_OPEN_AGAIN = (
+    "ON CONFLICT (seq) DO UPDATE SET spec = excluded.spec, state = excluded.state, run_at = excluded.run_at,"
+    " row = excluded.row, finished_at = NULL, prune_at = NULL, result_expires_at = NULL"
+)
+_ENDED = "INSERT INTO task (seq, spec, state, run_at, row, finished_at, prune_at, result_expires_at)"
+_ENDED_AGAIN = (
+    "ON CONFLICT (seq) DO UPDATE SET spec = excluded.spec, state = excluded.state, run_at = excluded.run_at,"
+    " row = excluded.row, finished_at = excluded.finished_at, prune_at = excluded.prune_at,"
+    " result_expires_at = excluded.result_expires_at"
+)
+_DENSE = 4
+"""Rows in a stretch of the table for each of ours, up to which it is cheaper to count the whole stretch."""
 _UNMAPPABLE = (OverflowError, UnicodeEncodeError, sqlite3.ProgrammingError, sqlite3.InterfaceError)
-
-Kind = tuple[str, str, str]
-"""Tenant, queue and name of a task."""
 
 
 class Writer:
     """Apply batches over one connection, in its thread."""
 
     def __init__(self) -> None:
-        self._kinds: dict[Kind, int] = {}
+        self.generations = Generations()
+        self._specs = SpecNumbers()
+
+    def begin(self, connection: Connection) -> int:
+        """Tidy up and learn what is there; return the number of shards."""
+        with _transaction(connection):
+            forget_unused(connection)
+        self.generations.load(connection)
+        return shards(connection)
 
     def acquire(self, connection: sqlite3.Connection, shard: int, owner: bytes) -> Ownership:
         """Take the shard under the next epoch."""
@@ -52,7 +69,7 @@ class Writer:
         """Apply the batch if the shard is ours and the batch is the next; succeed if it was the last."""
         try:
             counters, changes = encode(batch.counters), encode(batch.changes)
-            rows = [encode(task) for task in batch.tasks]
+            rows = [encode_row(task) for task in batch.tasks]
         except (OverflowError, ValueError, TypeError, msgspec.MsgspecError) as error:
             raise Rejected(f"a row cannot be encoded: {error}") from error
         try:
@@ -68,15 +85,15 @@ class Writer:
         except _AlreadyApplied:
             return
         except BaseException as error:
-            # What was rolled back may have made kinds that are remembered here.
-            self._kinds.clear()
+            # What was rolled back may have given numbers to specs that are remembered here.
+            self._specs.clear()
             if isinstance(error, _UNMAPPABLE):
                 raise Rejected(f"a value cannot be stored: {error}") from error
             raise
 
     def prune(
         self,
-        connection: sqlite3.Connection,
+        connection: Connection,
         before: int,
         limit: int,
         removed: Counter[tuple[str, str, State]],
@@ -84,12 +101,13 @@ class Writer:
         """Delete finished tasks that are due, at most `limit`; count them into `removed`, return how many."""
         with _transaction(connection):
             rows = connection.execute(
-                "SELECT row FROM task INDEXED BY task_finished WHERE state >= 5 AND prune_at <= ?"
+                "SELECT spec, row FROM task INDEXED BY task_finished WHERE state >= 5 AND prune_at <= ?"
                 " ORDER BY prune_at, seq LIMIT ?",
                 (before, limit),
             ).fetchall()
-            tasks = [decode_task(row) for (row,) in rows]
+            tasks = connection.read_tasks(rows)
             _forget(connection, [Forgotten(task.seq, task.tenant, task.id) for task in tasks])
+        self.generations.drop_empty(connection)
         removed.update((task.tenant, task.spec.queue, task.state) for task in tasks)
         return len(tasks)
 
@@ -145,44 +163,23 @@ class Writer:
             raise Fenced(f"the store is at position {position}, so {batch.position} is not the next")
 
     def _put_tasks(self, connection: sqlite3.Connection, tasks: list[Task], rows: list[bytes]) -> None:
-        new = _new_tasks(connection, tasks)
-        values = [self._columns(connection, task, row) for task, row in zip(tasks, rows, strict=True)]
-        write_rows(connection, "INSERT INTO task", values, tail=_UPSERT)
-        idents = [(task.tenant, task.id, task.seq) for task in new]
+        idents = [ident(task.tenant, task.id, task.seq) for task in _new_tasks(connection, tasks)]
+        number = self._specs.number
+        open_rows: list[tuple[Any, ...]] = []
+        ended_rows: list[tuple[Any, ...]] = []
+        for task, row in zip(tasks, rows, strict=True):
+            run = task.run
+            values = (task.seq, number(connection, task), int(task.state), task.run_at, row)
+            if run is None or run.finished_at is None:
+                open_rows.append(values)
+            elif task.state < State.COMPLETED:
+                ended_rows.append((*values, run.finished_at, None, None))
+            else:
+                ended_rows.append((*values, run.finished_at, run.prune_at, run.result_expires_at))
+        write_rows(connection, _OPEN, open_rows, tail=_OPEN_AGAIN)
+        write_rows(connection, _ENDED, ended_rows, tail=_ENDED_AGAIN)
+        self.generations.add(idents)
         write_rows(connection, "INSERT OR REPLACE INTO ident", idents)
-
-    def _columns(self, connection: sqlite3.Connection, task: Task, row: bytes) -> tuple[Any, ...]:
-        spec, run, state = task.spec, task.run, int(task.state)
-        key = (task.tenant, spec.queue, spec.name)
-        kind = self._kinds.get(key) or self._make_kind(connection, key)
-        if run is None:
-            return (task.seq, kind, state, spec.priority, task.run_at, None, None, None, row)
-        prune_at, result_expires_at = (
-            (run.prune_at, run.result_expires_at) if state >= State.COMPLETED else (None, None)
-        )
-        return (
-            task.seq,
-            kind,
-            state,
-            spec.priority,
-            task.run_at,
-            run.finished_at,
-            prune_at,
-            result_expires_at,
-            row,
-        )
-
-    def _make_kind(self, connection: sqlite3.Connection, key: Kind) -> int:
-        connection.execute(
-            "INSERT INTO kind (tenant, queue, name) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", key
-        )
-        (number,) = connection.execute(
-            "SELECT id FROM kind WHERE tenant = ? AND queue = ? AND name = ?", key
-        ).fetchone()
-        if len(self._kinds) >= _KINDS_KEPT:
-            self._kinds.clear()
-        self._kinds[key] = int(number)
-        return int(number)
 
 
 def require_owned(
@@ -219,8 +216,23 @@ def _new_tasks(connection: sqlite3.Connection, tasks: list[Task]) -> list[Task]:
         return []
     (highest,) = connection.execute("SELECT max(seq) FROM task").fetchone()
     old = [] if highest is None else [task.seq for task in tasks if task.seq <= highest]
+    if not old:
+        return tasks
+    if _all_known(connection, old):
+        return [task for task in tasks if task.seq > highest]
     known = {seq for (seq,) in read_rows(connection, "SELECT seq FROM task", old)}
     return [task for task in tasks if task.seq not in known]
+
+
+def _all_known(connection: sqlite3.Connection, seqs: list[int]) -> bool:
+    """Tell, where that is cheap, whether all have a row."""
+    first, last = min(seqs), max(seqs)
+    if last - first >= _DENSE * len(seqs):
+        return False
+    (count,) = connection.execute(
+        "SELECT count(*) FROM task WHERE seq BETWEEN ? AND ?", (first, last)
+    ).fetchone()
+    return bool(count == last - first + 1)
 
 
 def _forget(connection: sqlite3.Connection, gone: Iterable[Forgotten]) -> None:
@@ -231,8 +243,8 @@ def _forget(connection: sqlite3.Connection, gone: Iterable[Forgotten]) -> None:
     for table in ("task", *BLOB_TABLES):
         delete_rows(connection, table, keys)
     connection.executemany(
-        "DELETE FROM ident WHERE tenant = ? AND id = ? AND seq = ?",
-        [(each.tenant, each.id, each.seq) for each in gone],
+        "DELETE FROM ident WHERE at = ? AND digest = ? AND seq = ?",
+        [ident(each.tenant, each.id, each.seq) for each in gone],
     )
 
 
