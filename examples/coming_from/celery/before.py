@@ -25,7 +25,7 @@ def fetch_price(self, sku):
     return {"tea": 3, "milk": 2}[sku]
 
 
-@app.task(ignore_result=False)
+@app.task
 def send_receipt(order, *, total):
     return f"order {order}: {total} paid"
 
