@@ -61,11 +61,13 @@ class Engine:
         self._nonces = nonces or (lambda: secrets.token_bytes(16))
         self._tune_gc = tune_gc
         self._owner = b""
+        self._loop: asyncio.AbstractEventLoop
         self._runners: list[Runner] = []
         self._readers: list[BlobReader] = []
         self._listeners: list[tuple[Callable[[Directive], bool], Callable[[Directive], None]]] = []
 
     async def __aenter__(self) -> Engine:
+        self._loop = asyncio.get_running_loop()
         await self.store.open(address=self.address)
         self._owner = self._nonces()
         try:
@@ -127,7 +129,7 @@ class Engine:
         )
 
     def _submit(self, command: Command, shard: int) -> Handle:
-        handle = Handle(command, weigh(command))
+        handle = Handle(command, weigh(command), self._loop)
         self._runners[shard].submit(handle)
         return handle
 
