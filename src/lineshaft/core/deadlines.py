@@ -1,7 +1,9 @@
 """When time alone makes something happen.
 
 Leases have a line of their own for each length: renewing one appends to the line, and what was renewed is
-stepped over when its old entry comes up. Everything rarer lies in one heap.
+stepped over when its old entry comes up. Tasks to come lie in a heap. Another is for what mostly ends before
+its time: parked requests and running attempts; there the dead are swept out whenever they are the majority,
+else each claim that is answered at once would be kept for as long as it might have waited.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import heapq
 from bisect import insort
 from collections import deque
+from collections.abc import Callable
 from enum import IntEnum
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -20,8 +23,12 @@ if TYPE_CHECKING:
     from lineshaft.core.tenants import Wait
 
 
+_FEW = 1_000
+"""Entries below which a sweep is not worth while."""
+
+
 class Kind(IntEnum):
-    """What a deadline in the heap is about."""
+    """What a deadline in a heap is about; from `TIMEOUT` on it mostly ends before its time."""
 
     RUN_AT = 0
     EXPIRY = 1
@@ -30,23 +37,40 @@ class Kind(IntEnum):
     WAIT = 4
 
 
-Subject = "Task | Claimer | Wait"
+Entry = tuple[int, int, Kind, "Task | Claimer | Wait", int]
+"""When, a serial number, and what `Deadlines.add` was told."""
 
 
 class Deadlines:
     """All instants at which the shard must be told that time has passed."""
 
-    __slots__ = ("_count", "_heap", "_leases")
+    __slots__ = ("_brief", "_count", "_heap", "_leases", "_matters", "_sweep_at")
 
-    def __init__(self) -> None:
-        self._heap: list[tuple[int, int, Kind, Task | Claimer | Wait, int]] = []
+    def __init__(self, matters: Callable[[Kind, Task | Claimer | Wait, int], bool]) -> None:
+        """`matters` tells whether the deadline of a request or an attempt still means anything."""
+        self._heap: list[Entry] = []
+        self._brief: list[Entry] = []
         self._leases: dict[int, deque[tuple[int, Task, int]]] = {}
         self._count = 0
+        self._matters = matters
+        self._sweep_at = _FEW
 
     def add(self, at: int, kind: Kind, subject: Task | Claimer | Wait, mark: int = 0) -> None:
         """Set a deadline; `mark` tells later whether it still means anything (a fence, a run_at)."""
         self._count += 1
-        heapq.heappush(self._heap, (at, self._count, kind, subject, mark))
+        entry = (at, self._count, kind, subject, mark)
+        if kind < Kind.TIMEOUT:
+            heapq.heappush(self._heap, entry)
+            return
+        if len(self._brief) >= self._sweep_at:
+            self._sweep()
+        heapq.heappush(self._brief, entry)
+
+    def _sweep(self) -> None:
+        """Drop the dead. What lives is as much as there are requests and leases, so this is quick."""
+        self._brief = [entry for entry in self._brief if self._matters(*entry[2:])]
+        heapq.heapify(self._brief)
+        self._sweep_at = max(_FEW, 2 * len(self._brief))
 
     def add_lease(self, task: Task) -> None:
         """Watch the task's live lease until its present `expires_at`."""
@@ -65,7 +89,8 @@ class Deadlines:
 
     def next(self, *, leases: bool = True) -> int | None:
         """Return the earliest deadline, or None."""
-        earliest = self._heap[0][0] if self._heap else None
+        heads = [heap[0][0] for heap in (self._heap, self._brief) if heap]
+        earliest = min(heads, default=None)
         if leases:
             for ttl in list(self._leases):
                 head = self._lease_head(ttl)
@@ -74,9 +99,12 @@ class Deadlines:
         return earliest
 
     def pop_due(self, now: int) -> tuple[Kind, Task | Claimer | Wait, int] | None:
-        """Take one deadline of the heap that has come, earliest first."""
-        if self._heap and self._heap[0][0] <= now:
-            _, _, kind, subject, mark = heapq.heappop(self._heap)
+        """Take one deadline of the heaps that has come, earliest first."""
+        heap = self._heap
+        if self._brief and (not heap or self._brief[0][:2] < heap[0][:2]):
+            heap = self._brief
+        if heap and heap[0][0] <= now:
+            _, _, kind, subject, mark = heapq.heappop(heap)
             return kind, subject, mark
         return None
 

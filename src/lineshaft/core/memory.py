@@ -22,7 +22,7 @@ from lineshaft.core.ledger import Ledger
 from lineshaft.core.replies import Directive, Found
 from lineshaft.core.task import KEPT_ATTEMPTS as _KEPT
 from lineshaft.core.task import STATE_WORDS, Attempt, Lease, Run, State, Task
-from lineshaft.core.tenants import Queue, Tenant
+from lineshaft.core.tenants import Queue, Tenant, Wait
 from lineshaft.core.transitions import LEGAL, check_move
 
 MAX_RENEWALS = 20
@@ -54,7 +54,7 @@ class Memory:
         self.ledger = Ledger(snapshot.counters, snapshot.position)
         self.ledger.now = max(now, snapshot.counters.now)
         self.tenants: dict[str, Tenant] = {}
-        self.deadlines = Deadlines()
+        self.deadlines = Deadlines(_matters)
         self.deliveries: list[tuple[int, object]] = []
         self.directives: list[Directive] = []
         self.found: Mapping[tuple[str, str], Task | None] = {}
@@ -361,3 +361,12 @@ class Memory:
         else:
             self.records[(kind, tenant, key)] = data
         self.ledger.records[(kind, tenant, key)] = Record(kind, tenant, key, data)
+
+
+def _matters(kind: Kind, subject: Task | Claimer | Wait, mark: int) -> bool:
+    """Tell whether the request still waits, or the attempt still runs, whose deadline it is."""
+    if isinstance(subject, Task):
+        return subject.lease is not None and subject.lease.fence == mark
+    if isinstance(subject, Claimer):
+        return subject.parked
+    return subject.ticket in subject.tenant.waits.get(subject.task_id, ())
