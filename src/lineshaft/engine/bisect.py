@@ -134,7 +134,7 @@ def split(handle: Handle) -> list[Handle]:
 
 
 def _piece(whole: Handle, command: Enqueue | Report, size: int) -> Handle:
-    piece = _Piece(command, 0)
+    piece = _Piece(command, 0, whole.get_loop())
     piece.size = size
     piece.intake = whole.intake
     return piece
