@@ -38,7 +38,9 @@ class WholeReader:
         # character is there again, so a key that stood twice, or a needless one, is a colon less.
         if _encode(message).count(b":") != body.count(b":"):
             return None
-        opened = body.count(b"{") + body.count(b"[")
+        # What lies side by side does not lie within each other.
+        items = message if type(message) is list else getattr(message, "items", ())
+        opened = body.count(b"{") + body.count(b"[") - max(0, len(items) - 1)
         if opened > self._max_depth and is_deeper(body, self._max_depth):
             return None
         return message
