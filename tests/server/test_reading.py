@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from lineshaft.errors import Invalid, Malformed
 from lineshaft.server.reading import BodyReader, QueryReader, has_duplicate_keys
+from lineshaft.server.splitting import array_parts
 from lineshaft.wire import ClaimQuery, Enqueue, Item, SweepQuery
+from tests.server.asgi import Edge
 
 read = BodyReader(Enqueue).read
 
@@ -147,3 +149,47 @@ def test_queries_that_are_none(query: str, error: type[Exception], field: str | 
     with pytest.raises(error) as caught:
         QueryReader(ClaimQuery).read(query)
     assert getattr(caught.value, "field", None) == field
+
+
+@pytest.mark.parametrize(
+    ("body", "parts"),
+    [
+        (b" [ ] ", []),
+        (b'[1, NaN ,"\\ud800"]', [b"1", b"NaN", b'"\\ud800"']),
+        (b'[{"a":"\xff"},[[]],{}]', [b'{"a":"\xff"}', b"[[]]", b"{}"]),
+        (b"[" + b"[" * 90 + b"]" * 90 + b"]", [b"[" * 90 + b"]" * 90]),
+        (b"[" + b"9" * 5_000 + b"]", [b"9" * 5_000]),
+        (b"[" * 100_000, None),
+        (b"[1,]", None),
+        (b"[1] 2", None),
+        (b"[1", None),
+        (b"[1;2]", None),
+        (b"[nul]", None),
+        (b"{}", None),
+        (b"", None),
+    ],
+)
+def test_the_items_of_an_array_are_found_where_one_is_no_json(body: bytes, parts: list[bytes] | None) -> None:
+    assert array_parts(body, most=100) == parts
+    assert array_parts(b"[1,2,3,nonsense", most=1) == [b"1", b"2"]
+
+
+async def test_answers_to_writes_carry_a_position_also_where_they_refuse(edge: Edge) -> None:
+    made = (await edge.send("POST", "/_tasks", {"name": "n", "delay": "1h"})).json
+    for method, path, body in (
+        ("POST", "/_tasks", b"nonsense"),
+        ("POST", "/_tasks", b'{"name":5}'),
+        ("POST", "/_tasks/none/_cancel", b"{}"),
+        ("DELETE", f"/_tasks/{made['task_id']}", b""),
+    ):
+        refused = await edge.send(method, path, body)
+        assert refused.status >= 400
+        assert refused.json["position"] == made["position"], path
+    nothing = await edge.send("POST", "/_tasks/_claim", {})
+    assert (nothing.status, nothing.headers["lineshaft-position"]) == (204, str(made["position"]))
+    assert "position" not in (await edge.send("GET", "/_tasks/none")).json
+
+
+async def test_ids_that_start_with_an_underscore_are_no_place_to_put_a_task(edge: Edge) -> None:
+    assert (await edge.send("PUT", "/_tasks/_foo", {"name": "n"})).status == 404
+    assert (await edge.send("PUT", "/_tasks/_claim", {"name": "n"})).status == 405

@@ -141,6 +141,25 @@ class Application:
         headers = self._screened(request.headers, request.version)
         endpoint, id = self._matched(request)
         identity = self._identified(endpoint.call.scope, headers)
+        try:
+            return await self._serve(request, body, (endpoint, id, identity, headers), line, serving, send)
+        except LineshaftError as error:
+            return refusal(error, position=self._durable(endpoint, identity))
+
+    def _durable(self, endpoint: Endpoint, identity: Identity) -> int | None:
+        """Return the position that an answer to a write tells where it has no other; of reads None."""
+        return self._calls.engine.position(identity.tenant) if endpoint.writes else None
+
+    async def _serve(
+        self,
+        request: Request,
+        body: bytes | Receive,
+        screened: tuple[Endpoint, str | None, Identity, Headers],
+        line: Line | None,
+        serving: Cancellable,
+        send: Send | None,
+    ) -> Response | None:
+        endpoint, id, identity, headers = screened
         media = endpoint.checked_media(headers)
         if not isinstance(body, bytes):
             body = await self._body(endpoint.limit, headers, body)
@@ -174,6 +193,9 @@ class Application:
         if leases and line is not None and line.gone:
             await self._calls.give_back(identity, answer)
             raise ClientGone
+        if answer is None:
+            position = self._durable(endpoint, identity)
+            return Response(204, media=None, headers=((b"lineshaft-position", b"%d" % (position or 0)),))
         return _response(endpoint, query, answer)
 
     async def _stream(self, identity: Identity, query: Any, last_event_id: str | None, send: Send) -> None:
@@ -282,8 +304,6 @@ def _request_of(scope: Scope) -> Request:
 
 
 def _response(endpoint: Endpoint, query: Any, answer: Any) -> Response:
-    if answer is None:
-        return Response(204, media=None)
     if isinstance(answer, str):
         return Response(200, answer.encode(), endpoint.media)
     status = endpoint.status(query, answer)

@@ -39,8 +39,8 @@ INTERNAL = Response(
 )
 
 
-def refusal(error: LineshaftError) -> Response:
-    """Return the answer that an error amounts to."""
+def refusal(error: LineshaftError, *, position: int | None = None) -> Response:
+    """Return the answer that an error amounts to; `position` where it answers a write."""
     more: list[tuple[bytes, bytes]] = []
     retry_after = None
     if isinstance(error, Retryable):
@@ -50,7 +50,7 @@ def refusal(error: LineshaftError) -> Response:
         more.append((b"allow", ", ".join(error.allowed).encode()))
     if error.status == 401:
         more.append((b"www-authenticate", b"ApiKey"))
-    body = _encode(ErrorBody(error=error_info(error), retry_after=retry_after))
+    body = _encode(ErrorBody(error=error_info(error), retry_after=retry_after, position=position))
     return Response(error.status, body, headers=tuple(more))
 
 

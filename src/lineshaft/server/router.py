@@ -44,7 +44,7 @@ class Router:
         methods = self._open.get((before, after))
         if methods is None or not segment:
             raise NotFound(f"there is nothing at {_shown(raw_path)}")
-        if segment.startswith("_") and before == "/_tasks/" and method != "PUT":
+        if segment.startswith("_") and before == "/_tasks/":
             raise NotFound(
                 f"there is nothing at {_shown(raw_path)}; task ids do not start with _", field="task_id"
             )

@@ -51,7 +51,6 @@ from lineshaft.wire.session import MessageId
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-_HELLO_WITHIN = 10.0
 _PARKED_FOR = 50_000
 _RECOUNT = 1.0
 """Seconds after which a full worker's tasks are counted again."""
@@ -76,6 +75,7 @@ class Session:
         self._identity = identity
         self._receive_event = receive
         self._send_event = send
+        self._hello_within = limits.receive
         self._report = Endpoint(CALLS["report"], limits)
         self._hello = Hello(worker=Worker(id=""))
         self._in_flight: dict[str, str] = {}
@@ -102,7 +102,7 @@ class Session:
         try:
             # From before the hello on, whose claim tells again what was asked for while the line was down.
             with self._calls.engine.directives(self._is_for_us, self._push_directive):
-                async with asyncio.timeout(_HELLO_WITHIN):
+                async with asyncio.timeout(self._hello_within):
                     if not await self._welcome(await self._next()):
                         raise ClientDisconnected
                 pusher = asyncio.create_task(self._push())

@@ -21,11 +21,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     items: int = 10_000
     """Tasks of one bulk enqueue, items of one report."""
     receive: float = 10.0
-    """A request must have arrived whole within this time."""
+    """A request must have arrived whole within this time, and the hello of a push session."""
     connections: int | None = None
     """Open at once; beyond it they are refused. None: as many as the process may have files open."""
     keep_alive: float = 75.0
     """An idle connection is closed after this time."""
+    ping: float = 20.0
+    """A push session is pinged as often, and closed where a ping is not answered within this time."""
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -58,6 +58,8 @@ class ErrorBody(Answer, kw_only=True):
 
     error: ErrorInfo
     retry_after: float | None = None
+    position: int | None = None
+    """Of an answer to a write: everything up to there is durable."""
 
 
 def raw(value: object) -> Raw:
