@@ -90,9 +90,14 @@ def _is_source(target: str) -> bool:
 
 def _with_contents(place: str) -> set[str]:
     path = ROOT / place
-    if path.is_file():
-        return {place}
-    return {place} | {f"{place}/{one.name}" for one in path.iterdir() if one.is_file()}
+    return {place} if path.is_file() else {place} | {f"{place}/{name}" for name in _files(path)}
+
+
+def _files(folder: Path) -> list[str]:
+    """Return the files in a folder and below, those of its own first."""
+    found = [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    names = [path.relative_to(folder).as_posix() for path in found]
+    return sorted(names, key=lambda name: (name.count("/"), name))
 
 
 def _page_of(place: str) -> str:
@@ -102,10 +107,18 @@ def _page_of(place: str) -> str:
 def _source_page(place: str) -> str:
     path = ROOT / place
     if path.is_dir():
-        rows = [f"* [{one.name}]({one.name}.md)" for one in sorted(path.iterdir()) if one.is_file()]
+        rows = [f"* [{name}]({name}.md){_purpose(path / name)}" for name in _files(path)]
         return f"# {place}/\n\n" + "\n".join(rows) + "\n"
     fence = "`" * 8
     return f"# {place}\n\n{fence}{LANGUAGES.get(path.suffix, 'text')}\n{path.read_text()}{fence}\n"
+
+
+def _purpose(path: Path) -> str:
+    """Return the first sentence of a file's docstring or comment, for a list."""
+    found = re.match(r'(?:#!.*\n)?(?:"""|# |// )(?P<said>[^\n]+)', path.read_text())
+    if found is None:
+        return ""
+    return f": {re.split(r'(?<=[^0-9])[.:;](?= |$)', found['said'].removesuffix(chr(34) * 3))[0]}"
 
 
 def _fence(found: re.Match[str]) -> str:
