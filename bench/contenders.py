@@ -35,8 +35,8 @@ OWN = (
         interpreter="own",
         drain=40_000,
         survives=POWER_LOSS,
-        settings="`lineshaft serve` on SQLite (synchronous=FULL), Python SDK over HTTP, worker with 200 at "
-        "once and 200 prefetched, bulk in batches of 1,000 (as all that have one)",
+        settings="`lineshaft serve` on SQLite (synchronous=FULL), Python SDK over HTTP, worker with 500 at "
+        "once, bulk in batches of 1,000 (as all that have one)",
         source="docs/performance.md",
     ),
     Contender(

@@ -21,7 +21,7 @@ from bench import environment
 from bench.contenders import Contender
 from bench.servers import NoServer, Servers
 
-TIMEOUT = 180
+TIMEOUT = 300
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,24 +59,31 @@ def measure(
     """
     told: dict[str, list[dict[str, Any]]] = {}
     failures: dict[str, str] = {}
+    given_up: set[str] = set()
     chosen = list(contenders)
     with Servers() as servers:
         for number in range(sizes.rounds):
             for contender in chosen:
-                if contender.key in failures or (contender.once and number):
+                if contender.key in given_up or (contender.once and number):
                     continue
                 say(f"round {number + 1} of {sizes.rounds}: {contender.title}")
                 try:
                     told.setdefault(contender.key, []).append(_one(contender, sizes, servers))
                 except Unmeasured as reason:
                     failures[contender.key] = str(reason)
+                    if reason.final:
+                        given_up.add(contender.key)
                     say(f"  {reason}")
         versions |= servers.versions
     return [_medians(one, told.get(one.key, []), failures.get(one.key)) for one in chosen]
 
 
 class Unmeasured(Exception):
-    """A contender could not be run; says why, in one line."""
+    """A contender could not be run; says why, in one line. `final`: another round would cost too much."""
+
+    def __init__(self, reason: str, *, final: bool = False) -> None:
+        super().__init__(reason)
+        self.final = final
 
 
 def _one(contender: Contender, sizes: Sizes, servers: Servers) -> dict[str, Any]:
@@ -117,7 +124,7 @@ def _driven(command: list[str], variables: dict[str, str]) -> dict[str, Any]:
     try:
         printed, said = driver.communicate(timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
-        raise Unmeasured(f"took longer than {TIMEOUT} s") from None
+        raise Unmeasured(f"took longer than {TIMEOUT} s", final=True) from None
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(driver.pid, signal.SIGKILL)  # it, and what it has left running

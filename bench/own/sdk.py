@@ -12,8 +12,8 @@ from bench.own.coordinator import coordinator, sqlite_in
 from bench.telling import Handler
 from lineshaft import App, __version__
 
-CONCURRENCY = 200
-PREFETCH = 200
+CONCURRENCY = 500
+"""Without prefetch, since a prefetched task has to be started before it runs, which is a commit more."""
 
 
 class OverHTTP(AsyncContender):
@@ -58,7 +58,7 @@ class OverHTTP(AsyncContender):
         self._noop = self._busy
 
     def worker(self) -> list[str]:
-        settings = ["--queues", "busy", "--concurrency", str(CONCURRENCY), "--prefetch", str(PREFETCH)]
+        settings = ["--queues", "busy", "--concurrency", str(CONCURRENCY)]
         return [sys.executable, "-m", "lineshaft", "worker", "bench.own.jobs:app", *settings]
 
     async def start_worker(self, environment: dict[str, str]) -> int:
@@ -74,7 +74,7 @@ class Embedded(OverHTTP):
     async def start_worker(self, environment: dict[str, str]) -> int:
         os.environ.update({name: environment[name] for name in ("BENCH_TELL", "BENCH_DRAIN")})
         self._ran = Handler()
-        self._worker = self.app.worker(["busy"], concurrency=CONCURRENCY, prefetch=PREFETCH)
+        self._worker = self.app.worker(["busy"], concurrency=CONCURRENCY)
         await self._worker.__aenter__()
         return os.getpid()
 
