@@ -10,7 +10,7 @@ SEED ?= 0
 SEEDS ?= 5000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint style types contracts format bench soak docs package lock environment clean
+.PHONY: help demo test check lint style types contracts format bench soak mutants docs package lock environment clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -45,6 +45,9 @@ bench: $(READY) ## throughput and latency beside other queues, in ten minutes; B
 
 soak: $(READY) ## the simulator over many seeds (SEED, SEEDS)
 	$(RUN) -m tests.simulation --start $(SEED) --seeds $(SEEDS) --keep-going
+
+mutants: $(READY) ## break the heart in ninety ways and see that the tests notice each
+	$(RUN) -m tests.mutants
 
 docs: $(READY) ## the documentation site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
