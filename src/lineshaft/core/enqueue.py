@@ -94,7 +94,7 @@ def _create(memory: Memory, tenant: Tenant, new: NewTask) -> Task:
     if new.run_at is not None:
         run_at = new.run_at
     else:
-        run_at = now + (new.delay or 0)
+        run_at = now + new.delay if new.delay else now
     expires_at = new.expires_at if new.expires_in is None else now + new.expires_in
     task = Task(
         seq=ledger.seq,
@@ -109,7 +109,7 @@ def _create(memory: Memory, tenant: Tenant, new: NewTask) -> Task:
         metadata=new.metadata,
         traceparent=new.traceparent,
         fingerprint=new.fingerprint,
-        payload_size=0 if new.payload == b"null" else len(new.payload),
+        payload_size=0 if new.payload == b"null" else memory.share_size(len(new.payload)),
     )
     ledger.seq += 1
     tenant.tasks[task.id] = task

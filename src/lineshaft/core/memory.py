@@ -21,12 +21,14 @@ from lineshaft.core.lanes import Lane
 from lineshaft.core.ledger import Ledger
 from lineshaft.core.replies import Directive, Found
 from lineshaft.core.task import KEPT_ATTEMPTS as _KEPT
-from lineshaft.core.task import STATE_WORDS, Attempt, Lease, Run, State, Task
+from lineshaft.core.task import STATE_WORDS, Attempt, Lease, Run, Spec, State, Task
 from lineshaft.core.tenants import Queue, Tenant, Wait
 from lineshaft.core.transitions import LEGAL, check_move
 
 MAX_RENEWALS = 20
 """Loads in a row that renew a lease although nothing was heard of its worker; then it runs out."""
+
+_KEPT_SIZES = 10_000
 
 PRUNE_MARGIN = 60_000
 """How long after its retention a finished task may still lie in the store; nobody is shown it."""
@@ -64,6 +66,7 @@ class Memory:
         self.gone: dict[tuple[str, str], int] = {}
         """Deleted tasks → the position that deletes them; the store may show them until then."""
         self._finished: deque[tuple[int, Task]] = deque()
+        self._sizes: dict[int, int] = {}
         self._load(snapshot)
 
     @property
@@ -77,6 +80,12 @@ class Memory:
         if tenant is None:
             tenant = self.tenants[name] = Tenant(name)
         return tenant
+
+    def share_size(self, size: int) -> int:
+        """Return the one object that stands for a size: a million integers of their own take 32 MB."""
+        if len(self._sizes) >= _KEPT_SIZES:
+            self._sizes.clear()
+        return self._sizes.setdefault(size, size)
 
     # -- finding ---------------------------------------------------------------------------------
 
@@ -128,11 +137,14 @@ class Memory:
 
     def evict(self, keep: int) -> None:
         """Drop finished tasks from memory, oldest first, down to `keep`; never one that is not committed."""
-        finished = self._finished
-        while len(finished) > keep and finished[0][0] < self.ledger.position - 1:
-            _, task = finished.popleft()
+        finished, rows, committed = self._finished, self.ledger.rows, self.ledger.position - 1
+        for _ in range(len(finished) - keep):
+            position, task = finished[0]
+            if position >= committed:
+                break
+            finished.popleft()
             tasks = self.tenants[task.tenant].tasks
-            if tasks.get(task.id) is task and task.state.terminal and task.seq not in self.ledger.rows:
+            if tasks.get(task.id) is task and task.state >= State.COMPLETED and task.seq not in rows:
                 del tasks[task.id]
         for key, position in list(self.gone.items()):
             if position < self.ledger.position - 1:
@@ -300,18 +312,27 @@ class Memory:
             self._load_record(record)
         for census in snapshot.finished:
             self.tenant(census.tenant).queue(census.queue).counts[census.state] += census.count
+        alike: dict[int, tuple[Spec, Tenant, Spec, list[int]]] = {}
         for task in snapshot.tasks:
-            tenant = self.tenant(task.tenant)
-            task.spec = tenant.share(task.spec)
+            # Specs that are one object need not be compared; it is kept for as long as its id is asked for.
+            known = alike.get(id(task.spec))
+            if known is None or known[1].name != task.tenant:
+                known = alike[id(task.spec)] = self._place(task)
+            _, tenant, task.spec, counts = known
             tenant.tasks[task.id] = task
-            tenant.queue(task.spec.queue).counts[task.state] += 1
+            counts[task.state] += 1
             if task.expires_at is not None:
                 self.deadlines.add(task.expires_at, Kind.EXPIRY, task, task.expires_at)
-            if task.lease is None:
+            if task.state is State.QUEUED:
+                tenant.lane(task.spec).push(task)  # nobody is parked yet who could want it
+            elif task.lease is None:
                 self.stand_in_line(tenant, task)
             else:
                 self._load_lease(tenant, task, task.lease)
-        self.ready_lanes.clear()  # nobody is parked yet
+
+    def _place(self, task: Task) -> tuple[Spec, Tenant, Spec, list[int]]:
+        tenant = self.tenant(task.tenant)
+        return task.spec, tenant, tenant.share(task.spec), tenant.queue(task.spec.queue).counts
 
     def _load_record(self, record: Record) -> None:
         tenant = self.tenant(record.tenant)

@@ -30,12 +30,19 @@ class Connection(sqlite3.Connection):
         self._read: dict[int, Shared] = {}
 
     def read_tasks(self, rows: Iterable[tuple[int, bytes]]) -> list[Task]:
-        """Decode rows of (spec, row)."""
-        known = self._read
+        """Decode rows of (spec, row); numbers that many tasks have are one object, 96 bytes less for each."""
+        known, sizes = self._read, dict[int, int]()
+        created_at = 0
         tasks = []
         for number, row in rows:
             task = decode_row(row)
             task.tenant, task.spec = known.get(number) or self._read_spec(number)
+            if task.created_at != created_at:
+                created_at = task.created_at
+            task.created_at = created_at
+            if task.run_at == created_at:
+                task.run_at = created_at
+            task.payload_size = sizes.setdefault(task.payload_size, task.payload_size)
             tasks.append(task)
         return tasks
 
