@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from lineshaft.server.protocol import EdgeProtocol
 from lineshaft.server.serve import Coordinator, running
 from lineshaft.server.settings import ServerSettings
 
@@ -214,3 +217,20 @@ async def test_a_shutdown_closes_sessions(http: aiohttp.ClientSession, coordinat
         await worker.hello()
         coordinator.stop()
         assert await worker.closed() == 1012
+
+
+async def test_a_session_that_has_ended_leaves_nothing_behind(http: aiohttp.ClientSession) -> None:
+    """The line's timer for idle HTTP kept all of it for another 75 s."""
+    for _ in range(5):
+        async with session(http) as worker:
+            await worker.hello()
+    async with asyncio.timeout(20):
+        while True:
+            if not lines_alive():
+                break
+            await asyncio.sleep(0)
+
+
+def lines_alive() -> int:
+    gc.collect()
+    return sum(isinstance(each, EdgeProtocol) and each.transport.is_closing() for each in gc.get_objects())

@@ -173,6 +173,12 @@ class EdgeProtocol(HttpToolsProtocol):
         else:
             super().timeout_keep_alive_handler()
 
+    def _look_no_more(self) -> None:
+        """End the timer, which would keep all of this alive after the line has ended, or become a session."""
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
+
     def on_response_complete(self) -> None:
         """Go on with what was sent ahead, or wait for the next request."""
         self.server_state.total_requests += 1
@@ -189,9 +195,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._disarm()
         serving, served = self._serving, self._served
         super().connection_lost(exc)
-        if self.timeout_keep_alive_task is not None:
-            self.timeout_keep_alive_task.cancel()
-            self.timeout_keep_alive_task = None
+        self._look_no_more()
         for waiting, _ in self.pipeline:
             waiting.disconnected = True
         self.pipeline.clear()
@@ -241,6 +245,7 @@ class EdgeProtocol(HttpToolsProtocol):
             self._serve_whole()
             if self._should_upgrade():
                 self._disarm()
+                self._look_no_more()
                 self.handle_websocket_upgrade()
             elif rest := data[upgrade.args[0] :]:
                 self.data_received(rest)  # what was offered is passed over, so HTTP goes on
