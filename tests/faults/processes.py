@@ -93,16 +93,51 @@ def call(
         connection.close()
 
 
+class Line:
+    """A client's connection that is kept, and made again when it breaks. For one thread."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._connection: http.client.HTTPConnection | None = None
+
+    def insist(self, method: str, path: str, body: Any = None, *, timeout: float = 5.0) -> tuple[int, Any]:
+        """Repeat a call until it is answered with something else than "not now"."""
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                status, answer = self.call(method, path, body, timeout=timeout)
+            except (OSError, http.client.HTTPException):
+                self.close()
+            else:
+                if status not in (429, 503):
+                    return status, answer
+            assert time.monotonic() < until, f"{method} {path} was not answered"
+            time.sleep(0.05)
+
+    def call(self, method: str, path: str, body: Any = None, *, timeout: float = 5.0) -> tuple[int, Any]:
+        """Make one call; return status and body. Raises `OSError`, `HTTPException`."""
+        if self._connection is None:
+            self._connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=timeout)
+        content = None if body is None else json.dumps(body)
+        self._connection.request(method, path, content, {"Content-Type": "application/json"})
+        response = self._connection.getresponse()
+        read = response.read()
+        return response.status, json.loads(read) if read else None
+
+    def close(self) -> None:
+        """Hang up; idempotent."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
 def insist(port: int, method: str, path: str, body: Any = None, *, timeout: float = 5.0) -> tuple[int, Any]:
-    """Repeat a call until it is answered with something else than "not now"."""
-    until = time.monotonic() + PATIENCE
-    while True:
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            status, answer = call(port, method, path, body, timeout=timeout)
-            if status not in (429, 503):
-                return status, answer
-        assert time.monotonic() < until, f"{method} {path} was not answered"
-        time.sleep(0.05)
+    """Repeat a call, on a connection of its own, until it is answered with something else than "not now"."""
+    line = Line(port)
+    try:
+        return line.insist(method, path, body, timeout=timeout)
+    finally:
+        line.close()
 
 
 def free_port() -> int:

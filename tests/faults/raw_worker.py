@@ -2,8 +2,8 @@
 
     python raw_worker.py PORT ID JOURNAL [KEY=VALUE…]
 
-It writes what it did to JOURNAL, a JSON object a line. `lease`, `max` and `seed` may be set; with `hold` it
-claims one task and completes it only after so many seconds.
+It writes what it did to JOURNAL, a JSON object a line. `lease`, `max` and `seed` may be set; `repeat` is the
+share of what is said twice; with `hold` it completes each task only after so many seconds.
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ class Worker:
         self.lease = options.get("lease", "2s")
         self.max = int(options.get("max", "10"))
         self.hold = float(options.get("hold", "0"))
+        self.repeat = float(options.get("repeat", "0.2"))
         self.journal = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         self.connection: http.client.HTTPConnection | None = None
         self.claims = 0
 
     def run(self) -> None:
         while True:
-            for task in self.claim():
+            tasks = self.claim()
+            for task in tasks:
                 self.note("claimed", task)
+            for task in tasks:
                 if self.hold:
                     time.sleep(self.hold)
                 self.complete(task)
@@ -48,7 +51,7 @@ class Worker:
         }
         _, answer = self.insist("/_tasks/_claim", body)
         tasks: list[dict[str, Any]] = answer["tasks"]
-        if tasks and self.chance.random() < 0.2:
+        if tasks and self.chance.random() < self.repeat:
             _, again = self.insist("/_tasks/_claim", body)
             known = {task["lease_token"] for task in tasks}
             got = {task["lease_token"] for task in again["tasks"]}
@@ -63,7 +66,7 @@ class Worker:
         path = f"/_tasks/{task['task_id']}/_complete"
         status, answer = self.insist(path, body)
         self.note("completed", task, status=status, told=answer)
-        if self.chance.random() < 0.2:
+        if self.chance.random() < self.repeat:
             again, _ = self.insist(path, body)
             self.note("repeated", task, status=again, first=status)
 
@@ -88,8 +91,8 @@ class Worker:
         return response.status, json.loads(response.read() or b"null")
 
     def note(self, what: str, about: dict[str, Any], **more: Any) -> None:
-        kept = {key: about[key] for key in ("task_id", "fence", "was", "is") if key in about}
-        line = json.dumps({"what": what, "worker": self.name} | kept | more) + "\n"
+        kept = {key: about[key] for key in ("task_id", "fence", "payload", "was", "is") if key in about}
+        line = json.dumps({"what": what, "worker": self.name, "pid": os.getpid()} | kept | more) + "\n"
         os.write(self.journal, line.encode())
 
 

@@ -52,7 +52,9 @@ def test_a_full_disk_refuses_and_loses_nothing(small_disk: Path) -> None:
     ballast.write_bytes(b"\0" * BALLAST)
     with ending(coordinator := Coordinator(f"sqlite:///{small_disk / 'x.db'}")) as running:
         port = coordinator.port
-        acknowledged = []
+        acknowledged: list[str] = []
+        status, retry_after = 0, None
+        answer: Any = None
         for number in range(1_000):
             status, retry_after, answer = put(port, f"t{number}")
             if status != 201:
