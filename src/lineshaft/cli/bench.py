@@ -6,12 +6,13 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import Progress
 
 from lineshaft.cli.processes import LocalCoordinator, Processes, ended_by_signals
 from lineshaft.cli.session import Session
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from lineshaft import wire
     from lineshaft.cli.measuring import Bench, Figure, Step
 
