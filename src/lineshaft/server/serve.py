@@ -117,9 +117,24 @@ class _Server(uvicorn.Server):
     """Uvicorn's server, which leaves signals to us and sends away whoever waits before it shuts down."""
 
     def __init__(self, config: uvicorn.Config, application: Application) -> None:
+        self._leaving = asyncio.Event()
         super().__init__(config)
         self._application = application
         self.finished = asyncio.Event()
+
+    @property
+    def should_exit(self) -> bool:
+        """Whether it is to leave; uvicorn asks for it, and sets it."""
+        return self._leaving.is_set()
+
+    @should_exit.setter
+    def should_exit(self, wanted: bool) -> None:
+        if wanted:
+            self._leaving.set()
+
+    async def main_loop(self) -> None:
+        """Wait until it is to leave; uvicorn would look ten times a second, also where nothing happens."""
+        await self._leaving.wait()
 
     async def ready(self, serving: asyncio.Task[None]) -> None:
         """Wait until connections are taken. Raises what kept it from that."""
@@ -158,8 +173,8 @@ def _config(application: Application, settings: ServerSettings) -> uvicorn.Confi
         http=protocol_with(limits, application.respond),
         ws=EdgeWebSocket,
         ws_max_size=limits.batch,
-        ws_ping_interval=20.0,
-        ws_ping_timeout=20.0,
+        ws_ping_interval=limits.ping,
+        ws_ping_timeout=limits.ping,
         loop="asyncio",
         lifespan="off",
         log_config=None,
