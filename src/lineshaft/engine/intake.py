@@ -58,6 +58,8 @@ class Intake:
         """Commands wait: the shard is loading, or a rejected batch is being bisected."""
         self.stalled = False
         self.unowned: str | None = None
+        self.trouble: str | None = None
+        """What the store said when it last failed to answer, until it answers."""
         """Why there is no shard and will not be for a while; None where there is one or it is loading."""
         self.closed = False
         self.broken: Exception | None = None
@@ -260,9 +262,11 @@ class Intake:
         ]
         self.metrics.given_up += len(overdue) + len(unapplied)
         for handle in unapplied:
-            self.drop_unapplied(handle, not_durable("the store has not answered in time", retry_after=5.0))
+            reason = self.trouble or "the store has not answered in time"
+            self.drop_unapplied(handle, not_durable(reason, retry_after=5.0))
         for handle in overdue:
-            handle.settle(not_durable("the store has not confirmed in time", retry_after=5.0))
+            reason = self.trouble or "the store has not confirmed in time"
+            handle.settle(not_durable(reason, retry_after=5.0))
             self.forsake(handle)
 
     def dismiss_parked(self) -> None:

@@ -223,7 +223,7 @@ class Runner:
             sent = await self._send(batch)
         finally:
             stall.cancel()
-            self.not_answering_since = self.reason = None
+            self.not_answering_since = self.reason = intake.trouble = None
             stalled, intake.stalled = intake.stalled, False
         took = clock.monotonic() - began
         self._count_commit(batch, took)
@@ -277,7 +277,7 @@ class Runner:
             self.not_answering_since = self.clock.now()
             _LOG.warning("shard %d: the store does not answer: %s", self.shard_number, error)
         since = format_instant(self.not_answering_since)
-        self.reason = f"the store has not answered since {since}: {told(error)}"
+        self.reason = self.intake.trouble = f"the store has not answered since {since}: {told(error)}"
 
     # -- taking over and losing ------------------------------------------------------------------
 

@@ -19,6 +19,14 @@ _UNMAPPABLE = (sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_CO
 _CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _PLACE = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH)
 
+_ADVICE = {
+    sqlite3.SQLITE_FULL: "Free some space there: it goes on by itself, and nothing acknowledged is lost",
+    sqlite3.SQLITE_IOERR: "Look into the system's log for what is wrong with the disk: it is tried again",
+    sqlite3.SQLITE_READONLY: "Make the file and its directory writable again: it is tried again",
+    sqlite3.SQLITE_CANTOPEN: "Make the file and its directory accessible again: it is tried again",
+    sqlite3.SQLITE_BUSY: "Another program has locked the database: close it, it is tried again",
+}
+
 
 @contextmanager
 def translated(path: str, *, opening: bool = False) -> Iterator[None]:
@@ -44,4 +52,5 @@ def _translate(path: str, error: sqlite3.Error, *, opening: bool) -> LineshaftEr
         return StoreUnusable(f"{what}. Check that the file and its directory can be written")
     if opening and code == sqlite3.SQLITE_BUSY:
         return StoreUnusable(f"{what}. Another program has the database open: close it")
-    return Unavailable(what, retry_after=1)
+    advice = _ADVICE.get(code)
+    return Unavailable(f"{what}. {advice}" if advice else what, retry_after=1)
