@@ -10,11 +10,15 @@ from __future__ import annotations
 import argparse
 import datetime
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from bench import contenders, environment, machine, report, rounds
 from bench.measures import MEASURES
@@ -22,7 +26,12 @@ from bench.measures import MEASURES
 
 def main() -> None:
     """Measure as the command line says, print it, and write it unless told not to."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through the blocks that end what was started
     given = _parser().parse_args()
+    if given.show:
+        shown = msgspec.json.decode(Path(given.show).read_bytes(), type=report.Run)
+        _write(shown, into_documents=True, say=print)
+        return
     chosen = _chosen(given)
     sizes = _sizes(given)
     began = time.monotonic()
@@ -91,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--queued", type=int, help="tasks in the long queue (default 1000000; 0 leaves it out)"
     )
+    parser.add_argument("--show", metavar="RUN.json", help="measure nothing; show this run in the documents")
     parser.add_argument("--no-write", action="store_true", help="print only")
     parser.add_argument(
         "--docs", action="store_true", help="show it in the documents although it is not everything"

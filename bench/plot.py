@@ -24,6 +24,7 @@ def draw(run: dict[str, Any], target: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "bench"
     from matplotlib import pyplot
     from matplotlib.patches import Patch
+    from matplotlib.ticker import NullFormatter
 
     figure, panels = pyplot.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
     for axes, (name, title) in zip(panels.flat, PANELS, strict=True):
@@ -39,6 +40,7 @@ def draw(run: dict[str, Any], target: Path) -> None:
         axes.bar_label(bars, fmt=label, padding=3, fontsize=7)
         axes.set_title(title, fontsize=10)
         axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.margins(x=0.2)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)

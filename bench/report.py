@@ -99,6 +99,8 @@ def about(run: Run) -> str:
         f"p99 {machine['fdatasync_p99_ms']} ms. Medians of {run.sizes.rounds} interleaved "
         f"round{'s' if run.sizes.rounds > 1 else ''}; all processes share the cores."
     )
+    if run.sizes.share < 1:
+        text += f" A quick run, of {run.sizes.share:.0%} of the work."
     if machine["load_before"] > machine["cores"] / 4:
         text += (
             f" **The machine was busy with other work** (load {machine['load_before']} before the run): the "
@@ -128,7 +130,7 @@ def losses(run: Run) -> str:
         if ours is None:
             continue
         ahead = [
-            (one.figures[name], one.contender.title)
+            (one.figures[name], one.contender.title + ("" if one.contender.survives == POWER_LOSS else "\\*"))
             for one in run.measured
             if not _is_own(one) and name in one.figures and _beats(one.figures[name], ours, measure)
         ]
@@ -138,7 +140,12 @@ def losses(run: Run) -> str:
             lines.append(f"* {measure.title}: {named} ({measure.unit}; ours at best {_cell(name, ours)})")
     if not lines:
         return ""
-    return "Where others are ahead of us:\n\n" + "\n".join(lines)
+    star = (
+        "\n\n\\* keeps nothing when the power fails, or when its server is killed."
+        if any("*" in line[1:] for line in lines)
+        else ""
+    )
+    return "Where others are ahead of us:\n\n" + "\n".join(lines) + star
 
 
 def targets(run: Run) -> str:

@@ -86,7 +86,8 @@ def test_losses_are_named() -> None:
     )
     assert report.losses(run) == (
         "Where others are ahead of us:\n\n"
-        "* Drain by one worker process: Celery 2,000 (tasks/s; ours at best 1,000)"
+        "* Drain by one worker process: Celery\\* 2,000 (tasks/s; ours at best 1,000)\n\n"
+        "\\* keeps nothing when the power fails, or when its server is killed."
     )
 
 
