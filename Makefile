@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 TESTS ?= tests
 # The first seed of the simulator and how many follow it; `make soak SEED=1000 SEEDS=20000` goes on elsewhere.
 SEED ?= 0
-SEEDS ?= 5000
+SEEDS ?= 10000
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint style types contracts format bench soak mutants docs package lock environment clean
@@ -46,7 +46,7 @@ bench: $(READY) ## throughput and latency beside other queues, in ten minutes; B
 soak: $(READY) ## the simulator over many seeds (SEED, SEEDS)
 	$(RUN) -m tests.simulation --start $(SEED) --seeds $(SEEDS) --keep-going
 
-mutants: $(READY) ## break the heart in ninety ways and see that the tests notice each
+mutants: $(READY) ## break the heart in nearly a hundred ways and see that the tests notice each
 	$(RUN) -m tests.mutants
 
 docs: $(READY) ## the documentation site, in build/site

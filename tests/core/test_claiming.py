@@ -493,3 +493,9 @@ def test_what_one_claim_brings_is_bounded_by_the_size_of_the_payloads(w: World) 
     for _ in range(5):
         w.enqueue(payload=b'"' + b"x" * (3 << 20) + b'"')
     assert [len(w.claim(max=10)) for _ in range(3)] == [3, 2, 0]
+
+
+def test_what_one_claim_brings_of_several_lanes_is_bounded_too(w: World) -> None:
+    for number in range(5):
+        w.enqueue(("mail", "scan")[number % 2], payload=b'"' + b"x" * (3 << 20) + b'"')
+    assert [len(w.claim(max=10)) for _ in range(3)] == [3, 2, 0]

@@ -69,6 +69,14 @@ def test_max_bounds_a_claim(w: World) -> None:
     assert ids(w.claim(max=10)) == ["3", "4"]
 
 
+def test_max_bounds_a_claim_of_several_lanes(w: World) -> None:
+    for number in range(5):
+        w.enqueue(("mail", "scan")[number % 2], f"{number}")
+    assert ids(w.claim(max=2)) == ["0", "1"]
+    assert ids(w.claim()) == ["2"]
+    assert ids(w.claim(max=10)) == ["3", "4"]
+
+
 def test_order_survives_a_reload(w: World) -> None:
     for number, priority in enumerate((3, 1, 2, 1, 0)):
         w.enqueue(id=f"{number}", priority=priority)

@@ -80,6 +80,16 @@ def test_another_result_for_the_same_token_is_a_lost_lease(w: World) -> None:
     assert w.blob(Blob.RESULT, held) == b"1"
 
 
+def test_long_results_are_told_apart_too(w: World) -> None:
+    held = running(w)
+    one, other = (b'"' + b"x" * 1_000 + end + b'"' for end in (b"1", b"2"))
+    first = w.complete(held, one)
+    assert w.complete(held, one) == first
+    with pytest.raises(LeaseLost):
+        w.complete(held, other)
+    assert w.blob(Blob.RESULT, held) == one
+
+
 @pytest.mark.parametrize("op, fields, state", OUTCOMES)
 def test_a_repeated_outcome_is_lost_after_the_next_lease(
     w: World, op: type[c.Op], fields: dict[str, Any], state: State

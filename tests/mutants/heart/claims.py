@@ -56,6 +56,32 @@ CLAIMS = (
         caught_by=("core/test_order.py::test_a_claim_merges_queues_and_names_by_order",),
     ),
     mutant(
+        "claim-beyond-its-max",
+        "a claim brings more than it asks for, from several lanes",
+        Edit("core/claims.py:take", "len(taken) < most", "len(taken) < 2 * most"),
+        caught_by=("core/test_order.py::test_max_bounds_a_claim_of_several_lanes",),
+    ),
+    mutant(
+        "claim-beyond-its-max-in-one-lane",
+        "a claim brings more than it asks for, from one lane",
+        Edit("core/claims.py:_take_in_line", "len(taken) < most", "len(taken) < 2 * most"),
+        caught_by=("core/test_order.py::test_max_bounds_a_claim",),
+    ),
+    mutant(
+        "claim-beyond-its-bytes",
+        "what a claim brings of several lanes is as large as it comes",
+        Edit("core/claims.py:take", "room -= head.payload_size", "room -= 0"),
+        caught_by=("core/test_claiming.py::test_what_one_claim_brings_of_several_lanes_is_bounded_too",),
+    ),
+    mutant(
+        "claim-beyond-its-bytes-in-one-lane",
+        "what a claim brings of one lane is as large as it comes",
+        Edit("core/claims.py:_take_in_line", "room -= head.payload_size", "room -= 0"),
+        caught_by=(
+            "core/test_claiming.py::test_what_one_claim_brings_is_bounded_by_the_size_of_the_payloads",
+        ),
+    ),
+    mutant(
         "paused-queue-hands-out",
         "tasks of a paused queue are claimed",
         Edit("core/claims.py", "if queue.ready and not queue.paused", "if queue.ready"),

@@ -28,6 +28,22 @@ LEASES = (
         caught_by=("core/test_outcomes.py::test_another_outcome_for_the_same_token_is_a_lost_lease",),
     ),
     mutant(
+        "results-told-apart-by-length",
+        "another result of the same length passes for a repetition",
+        Edit("core/outcomes.py:outcome_digest", "(len(result), result)", '(len(result), b"")'),
+        caught_by=("core/test_outcomes.py::test_another_result_for_the_same_token_is_a_lost_lease",),
+    ),
+    mutant(
+        "long-results-not-told-apart",
+        "another result passes for a repetition where both are too long to be kept as they are",
+        Edit(
+            "core/outcomes.py:outcome_digest",
+            "return told if len(told) <= _SHORT else blake2b(told, digest_size=16).digest()\n    match",
+            "return told if len(told) <= _SHORT else told[:16]\n    match",
+        ),
+        caught_by=("core/test_outcomes.py::test_long_results_are_told_apart_too",),
+    ),
+    mutant(
         "repeated-outcome-refused",
         "an outcome sent again after a lost answer is a lost lease",
         Edit("core/outcomes.py", "settled is not None", "settled is False"),
