@@ -82,11 +82,11 @@ class Target:
 
     def descriptors(self) -> int:
         """Return how many sockets it has open; files it opens as it needs them, whoever calls."""
-        opened = Path(f"/proc/{self.process.pid}/fd")
+        opened = f"/proc/{self.process.pid}/fd"
         found = 0
-        for entry in opened.iterdir():
+        for entry in os.listdir(opened):
             with contextlib.suppress(FileNotFoundError):
-                found += os.readlink(entry).startswith("socket:")
+                found += os.readlink(f"{opened}/{entry}").startswith("socket:")
         return found
 
     def settle(self, descriptors: int) -> None:
