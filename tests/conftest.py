@@ -34,7 +34,7 @@ hypothesis.settings.load_profile("ci" if IN_CI else "local")
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("lineshaft")
     group.addoption("--seed", type=int, default=0, help="first seed of tests that take one (default 0)")
-    group.addoption("--seeds", type=int, default=200, help="how many seeds such tests try (default 200)")
+    group.addoption("--seeds", type=int, default=1000, help="how many seeds such tests try (default 1000)")
 
 
 def pytest_report_header(config: pytest.Config) -> str:

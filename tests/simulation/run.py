@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Coroutine
-from dataclasses import dataclass
-from random import Random
+from dataclasses import dataclass, field
 from typing import Any
 
 from lineshaft.core import commands as c
@@ -13,15 +13,20 @@ from lineshaft.core.replies import QueueState, StatsReply
 from lineshaft.core.task import State, Task
 from lineshaft.engine.clock import LoopClock
 from tests.simulation import loop
+from tests.simulation.chance import Chance
 from tests.simulation.checker import Checker
-from tests.simulation.clients import QUEUES, Client, Operator
-from tests.simulation.coordinator import Coordinator, task_factory
-from tests.simulation.disk import Disk, blob_of, rows_of
+from tests.simulation.clients import Client, Operator
+from tests.simulation.coordinator import Coordinator
+from tests.simulation.disk import Disk
+from tests.simulation.draw import draw
 from tests.simulation.follower import Follower
+from tests.simulation.life import task_factory
 from tests.simulation.line import Line
-from tests.simulation.plan import CALM, START, Plan, draw
-from tests.simulation.trace import Trace, brief
-from tests.simulation.workers import ABLE, OTHERS, Worker
+from tests.simulation.plan import QUEUES, START, Jump, Plan
+from tests.simulation.record import Record
+from tests.simulation.vigil import Vigil
+from tests.simulation.words import state_of
+from tests.simulation.workers import Worker
 
 PATIENCE = 3_600.0
 """Virtual seconds of peace in which all runnable work must finish."""
@@ -42,97 +47,117 @@ class Summary:
     lives: int
     lines: int
     seconds: float
+    tally: dict[str, int] = field(default_factory=dict, compare=False)
 
 
 def simulate(seed: int, *, loud: bool = False) -> Summary:
     """Run one seed; raises `Broken`."""
-    simulation = Simulation(seed, loud=loud)
+    simulation = Simulation(draw(seed), Record(loud=loud))
     try:
-        return loop.run(simulation.run(), until=20_000.0)  # type: ignore[no-any-return]
+        return simulation.go()
     except Exception as error:
-        again = f"python -m tests.simulation --seed {seed} --trace"
-        told = str(error) or type(error).__name__
-        raise Broken(f"seed {seed}: {told}\nsee it again with: {again}") from error
+        again = f"python -m tests.simulation --seed {seed}"
+        raise Broken(
+            f"seed {seed}: {told(error)}\n"
+            f"see it again with: {again} --trace\nas a short story: {again} --shrink"
+        ) from error
+
+
+def told(error: Exception) -> str:
+    """Say what went wrong."""
+    return str(error) if isinstance(error, Broken) else f"{type(error).__name__}: {error}"
+
+
+def reason_of(error: Exception) -> str:
+    """Return what is the same where two runs break the same promise."""
+    first = told(error).split(";")[0]
+    tag = re.match(r"\[\d+\]( lost wake-up: \w+)?", first)
+    unfinished = re.search(r"not finished in peace: \S+ is \w+", first)
+    if tag and unfinished:
+        return f"{tag.group()} {unfinished.group().split()[-1]}"
+    return tag.group() if tag else re.sub(r"[\W\d]+|\b\S*\d\S*\b", " ", first)[:40].strip()
 
 
 class Simulation:
-    def __init__(self, seed: int, *, loud: bool) -> None:
-        self._seed = seed
-        self._plan: Plan = draw(seed)
-        self._random = Random(seed)
-        self._trace = Trace(loud=loud)
-        self._checker = Checker(lambda what: self._trace("judge", what))
-        self._disk = Disk(self._checker)
+    """One run of a plan."""
+
+    def __init__(self, plan: Plan, record: Record) -> None:
+        self.plan = plan
+        self.record = record
+        self.chance = Chance(plan.seed, plan.odds, plan.only)
+        self.broken_at: float | None = None
+        """When (seconds of the loop) the first promise was found broken."""
+        self.checker = Checker(self._found_broken)
+        self._disk = Disk(self.checker)
         self._clock = LoopClock(START)
         self._background: list[asyncio.Task[Any]] = []
 
-    async def run(self) -> Summary:
-        """Do it all."""
+    def go(self) -> Summary:
+        """Run it in a loop of its own; raises what is broken."""
+        return loop.run(self._run(), until=20_000.0)  # type: ignore[no-any-return]
+
+    def _found_broken(self, what: str) -> None:
+        if self.broken_at is None:
+            self.broken_at = asyncio.get_running_loop().time()
+        self.record.say("judge:", what)
+
+    async def _run(self) -> Summary:
         running = asyncio.get_running_loop()
         running.set_task_factory(task_factory)
-        self._disk.faults = self._plan.faults
-        self._coordinator = Coordinator(
-            self._disk, self._plan, self._fork(), clock=self._clock, trace=self._trace
-        )
-        self._line = Line(self._coordinator, self._fork(), self._trace)
-        self._followers = {tenant: Follower(self._line, tenant=tenant) for tenant in self._plan.tenants}
+        plan, record = self.plan, self.record
+        self._coordinator = Coordinator(self._disk, plan, self.chance, clock=self._clock, record=record)
+        self._line = Line(self._coordinator, self.chance, record)
+        self._followers = [Follower(self._line, tenant=tenant) for tenant in plan.tenants]
         await self._coordinator.start()
-        await self._trouble(running.time() + self._plan.trouble)
-        self._disk.faults = CALM
-        self._trace("peace", "faults stop")
+        await self._trouble()
+        self.record.say("from now on", "nothing goes wrong any more")
         await self._peace()
         await self._look_at_what_is_left()
-        for task in self._background:
-            task.cancel()
+        record.tally["judge: leases that were lost"] += self.checker.lost_leases
+        record.tally["judge: of them, after a stall, a standstill or a load"] += self.checker.hearing.spared
         return Summary(
-            seed=self._seed,
-            digest=self._trace.digest,
+            seed=plan.seed,
+            digest=record.digest,
             commits=self._disk.position,
-            tasks=len(self._checker.lives),
+            tasks=len(self.checker.lives),
             lives=self._coordinator.lives,
-            lines=self._trace.lines,
+            lines=record.lines,
             seconds=running.time(),
+            tally=dict(record.tally),
         )
-
-    def _fork(self) -> Random:
-        return Random(self._random.random())
 
     def _start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)
         self._background.append(task)
         return task
 
-    async def _trouble(self, until: float) -> None:
-        plan, line, coordinator = self._plan, self._line, self._coordinator
-        for number in range(plan.workers):
-            tenant = plan.tenants[number % len(plan.tenants)]
-            kind = ABLE if number < len(plan.tenants) else OTHERS[number % len(OTHERS)]
-            worker = Worker(line, self._fork(), tenant=tenant, id=f"w{number}", kind=kind)
-            self._start(worker.run())
-        crashes = self._start(coordinator.keep_failing())
-        jumps = self._start(self._keep_jumping())
-        for follower in self._followers.values():
+    async def _trouble(self) -> None:
+        plan, line, coordinator = self.plan, self._line, self._coordinator
+        for worker in plan.workers:
+            self._start(Worker(line, worker).run())
+        for follower in self._followers:
             self._start(follower.run())
-        doings = []
+        self._start(Vigil(line, self._followers).keep())
+        outside = [self._start(coordinator.suffer(plan.mishaps)), self._start(self._jump(plan.jumps))]
+        doings = [self._start(Client(line, client).run()) for client in plan.clients]
         for tenant in plan.tenants:
-            doings.append(self._start(Operator(line, self._fork(), tenant=tenant).run(until)))
-            for number in range(plan.clients):
-                client = Client(line, self._fork(), tenant=tenant, name=f"{tenant}-{number}")
-                doings.append(self._start(client.run(until)))
-        await self._watch(asyncio.sleep(until - asyncio.get_running_loop().time()))
-        crashes.cancel()
-        jumps.cancel()
-        await asyncio.wait([crashes, jumps])
-        self._disk.faults = CALM
+            pauses = tuple(pause for pause in plan.pauses if pause.tenant == tenant)
+            doings.append(self._start(Operator(line, pauses).run()))
+        await self._watch(asyncio.sleep(plan.trouble))
+        for task in outside:
+            task.cancel()
+        await asyncio.wait(outside)
+        self.chance.calm = True
         await coordinator.settle_down()
         await self._watch(asyncio.gather(*doings))
 
-    async def _keep_jumping(self) -> None:
-        while True:
-            await asyncio.sleep(self._random.expovariate(1 / self._plan.jump_every))
-            jump = self._random.choice([-3_600_000, -30_000, -500, 700, 20_000, 300_000, 7_200_000])
-            self._trace("clock", f"jumps by {jump / 1000} s")
-            self._clock.wall += jump
+    async def _jump(self, jumps: tuple[Jump, ...]) -> None:
+        for jump in jumps:
+            await asyncio.sleep(jump.at - asyncio.get_running_loop().time())
+            way = "forward" if jump.by > 0 else "back"
+            self.record.tally[f"wall clock: jumped {way}"] += 1
+            self.record.say("the wall clock", f"jumps {way} by {abs(jump.by) / 1000:g} s")
+            self._clock.wall += jump.by
 
     async def _watch(self, work: Any) -> None:
         """Wait for something, but not beyond the first broken promise or crash of an actor."""
@@ -143,8 +168,12 @@ class Simulation:
         waited.result()
 
     def _stop_if_broken(self) -> None:
-        if self._checker.violations:
-            raise Broken("; ".join(self._checker.violations[:5]))
+        if self.checker.violations:
+            raise Broken("; ".join(self.checker.violations[:5]))
+        running = asyncio.get_running_loop()
+        assert isinstance(running, loop.VirtualLoop)
+        if running.crashed:
+            raise Broken(f"a callback raised {running.crashed[0]!r}") from running.crashed[0]
         for task in self._background:
             if task.done() and not task.cancelled():
                 task.result()
@@ -154,49 +183,57 @@ class Simulation:
     async def _peace(self) -> None:
         running = asyncio.get_running_loop()
         await self._watch(self._line.emptied())
-        for tenant in self._plan.tenants:
+        for tenant in self.plan.tenants:
             for queue in QUEUES:
-                await self._line.insist(c.SetQueue(tenant=tenant, queue=queue, paused=False))
+                resume = c.SetQueue(tenant=tenant, queue=queue, paused=False)
+                await self._line.insist(resume, "operator")
         until = running.time() + PATIENCE
         while left := self._unfinished():
             if running.time() > until:
-                raise Broken(f"[23] not finished in peace: {', '.join(map(brief, left[:5]))}")
+                raise Broken(f"[23] not finished in peace: {', '.join(map(state_of, left[:5]))}")
             await self._watch(asyncio.sleep(5.0))
 
     def _unfinished(self) -> list[Task]:
-        return [task for task in rows_of(self._disk).values() if not task.state.terminal]
+        """Return the open tasks that somebody holds or could run."""
+        workers = self.plan.workers
+        return [
+            task
+            for task in self.checker.open.values()
+            if task.lease is not None or any(worker.can_run(task) for worker in workers)
+        ]
 
     async def _look_at_what_is_left(self) -> None:
         await self._counters_equal_a_recount()
         await self._watch(asyncio.sleep(1.0))
-        for tenant, follower in self._followers.items():
-            if follower.seen != self._checker.log.get(tenant, []):
-                raise Broken(f"[16] the feed of {tenant} told {len(follower.seen)} changes, not what was")
-        before = {seq: _settled(task) for seq, task in rows_of(self._disk).items()}
+        for follower in self._followers:
+            if follower.seen != self.checker.log.get(follower.tenant, []):
+                seen = len(follower.seen)
+                raise Broken(f"[16] the feed of {follower.tenant} told {seen} changes, not what was")
+        before = {seq: _settled(task) for seq, task in self._disk.rows().items()}
         for way in (self._coordinator.crash, self._coordinator.stop):
             stopping = way()
             if stopping is not None:
                 await stopping
             await self._coordinator.start()
             await self._counters_equal_a_recount()
-        after = {seq: _settled(task) for seq, task in rows_of(self._disk).items()}
+        after = {seq: _settled(task) for seq, task in self._disk.rows().items()}
         if any(after[seq] != before.get(seq) for seq in after):
             raise Broken("[22] another load changed what was finished")
-        self._checker.ended(rows_of(self._disk), lambda kind, seq: blob_of(self._disk, kind, seq))
+        self.checker.ended(self._disk.rows(), self._disk.blob)
         self._stop_if_broken()
 
     async def _counters_equal_a_recount(self) -> None:
-        for tenant in self._plan.tenants:
+        for tenant in self.plan.tenants:
             while True:
-                there = set(rows_of(self._disk))
-                stats: StatsReply = await self._line.insist(c.Stats(tenant=tenant))
-                queues: list[QueueState] = await self._line.insist(c.Queues(tenant=tenant))
-                if there == set(rows_of(self._disk)):  # else something was pruned meanwhile
+                there = set(self._disk.rows())
+                stats: StatsReply = await self._line.insist(c.Stats(tenant=tenant), "judge")
+                queues: list[QueueState] = await self._line.insist(c.Queues(tenant=tenant), "judge")
+                if there == set(self._disk.rows()):  # else something was pruned meanwhile
                     break
             self._compare(tenant, stats, queues)
 
     def _compare(self, tenant: str, stats: StatsReply, queues: list[QueueState]) -> None:
-        rows = [task for task in rows_of(self._disk).values() if task.tenant == tenant]
+        rows = [task for task in self._disk.rows().values() if task.tenant == tenant]
         for state in State:
             counted = sum(task.state is state for task in rows)
             if stats.counts.get(state, 0) != counted:
@@ -209,5 +246,6 @@ class Simulation:
 
 def _settled(task: Task) -> tuple[object, ...]:
     run = task.run
-    assert run is not None
+    if run is None:
+        return (task.id, task.state)
     return (task.id, task.state, run.attempt, run.generation, run.finished_at, run.attempts, run.settled)

@@ -10,8 +10,10 @@ from bisect import bisect_right
 from collections.abc import Callable
 
 from lineshaft.core.batch import Batch, Change
+from lineshaft.core.memory import MAX_RENEWALS
 from lineshaft.core.task import MAX_LOST_LEASES, State, Task
 from lineshaft.store.base import Ownership
+from tests.simulation.hearing import Hearing
 
 S = State
 LEGAL: dict[State | None, set[State | None]] = {
@@ -56,6 +58,10 @@ class Stored:
         self.lives: dict[int, Life] = {}
         self.present: dict[tuple[str, str], int] = {}
         """Which row an id names."""
+        self.open: dict[int, Task] = {}
+        """Rows that have not ended."""
+        self.holding: dict[int, Task] = {}
+        """Rows under a lease that take resources of its worker."""
         self.position = 0
         self.now = 0
         self.epoch = 0
@@ -72,10 +78,12 @@ class Stored:
         self.contacts: dict[int, float] = {}
         """Fence → when its holder sent the last request that was answered."""
         self.pruned_before = 0
+        self.hearing = Hearing()
+        self.lost_leases = 0
 
     def violated(self, what: str) -> None:
         """Remember that a promise was broken."""
-        self._note(f"VIOLATED: {what}")
+        self._note(what)
         self.violations.append(what)
 
     def check(self, holds: bool, what: str) -> None:
@@ -108,7 +116,7 @@ class Stored:
         self.check(
             batch.position == self.position + 1, f"[16] position {batch.position} after {self.position}"
         )
-        self.check(batch.counters.now >= self.now, "the shard's time ran backwards")
+        self.check(batch.counters.now >= self.now, "[12] the shard's time ran backwards")
         self.last_epoch = ownership.epoch
         self.position, self.now = batch.position, batch.counters.now
         for change in batch.changes:
@@ -166,6 +174,14 @@ class Stored:
             life.asked_to_end = run.cancel is not None and not task.state.terminal
         life.positions.append(position)
         life.versions.append(task)
+        if task.state.terminal:
+            self.open.pop(task.seq, None)
+        else:
+            self.open[task.seq] = task
+        if task.lease is not None and task.lease.worker_id is not None and task.spec.affinity.resources:
+            self.holding[task.seq] = task
+        else:
+            self.holding.pop(task.seq, None)
 
     def _run_is_sound(self, task: Task, life: Life, name: str) -> None:
         run = task.run
@@ -196,32 +212,32 @@ class Stored:
             number = number if attempt.outcome in ("released", "snoozed") else number + began
 
     def _lease_ran_out(self, task: Task, life: Life, name: str) -> None:
-        """A lease is lost only after its holder was out of touch for all of it, whatever the clocks did."""
+        """A lease is lost only after its holder was heard to be silent for all of it, whatever clocks did;
+        neither a stall of the store, nor a coordinator that stood still or was away, may cost it.
+        """
         lease = life.versions[-1].lease if life.versions else None
         if lease is None or task.run is None:
             return
-        lost = any(a.fence == lease.fence and a.outcome == "lease_lost" for a in task.run.attempts)
+        if not any(a.fence == lease.fence and a.outcome == "lease_lost" for a in task.run.attempts):
+            return
+        self.lost_leases += 1
         contact = self.contacts.get(lease.fence)
-        if lost and contact is not None:
-            silent = asyncio.get_running_loop().time() - contact
+        if contact is not None:
+            now = asyncio.get_running_loop().time()
+            silent = self.hearing.silence(contact, now, most_loads=MAX_RENEWALS)
+            self.hearing.spared += silent < now - contact - 0.01
             enough = silent >= lease.ttl / 1000 - 0.01
-            self.check(enough, f"{name}: lease {lease.fence} of {lease.ttl} ms lost after {silent:.3f} s")
+            self.check(enough, f"[5] {name}: lease {lease.fence} of {lease.ttl} ms lost after {silent:.3f} s")
 
     def _workers_hold_what_they_can(self) -> None:
         used: dict[tuple[str, str | None], dict[str, float]] = {}
-        for key, seq in self.present.items():
-            task = self.lives[seq].versions[-1] if self.lives[seq].versions else None
-            if (
-                task is None
-                or task.lease is None
-                or task.lease.worker_id is None
-                or not task.spec.affinity.resources
-            ):
-                continue
-            worker = used.setdefault((key[0] + task.lease.worker_id, task.lease.incarnation), {})
-            declared = self.resources[task.lease.worker_id]
+        for task in self.holding.values():
+            lease = task.lease
+            assert lease is not None
+            assert lease.worker_id is not None
+            worker = used.setdefault((lease.worker_id, lease.incarnation), {})
+            declared = self.resources[lease.worker_id]
             for name, amount in task.spec.affinity.resources:
                 worker[name] = worker.get(name, 0) + amount
-                self.check(
-                    worker[name] <= declared.get(name, 0), f"{task.lease.worker_id} holds too much {name}"
-                )
+                enough = worker[name] <= declared.get(name, 0)
+                self.check(enough, f"[13] {lease.worker_id} holds too much {name}")

@@ -1,0 +1,219 @@
+"""A coordinator's connection to the store, on which everything goes wrong.
+
+Calls fail before or after they were carried out, hang, or are carried out long after their caller has given
+up; a stranger takes the shard over; batches are refused for what is in them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from lineshaft.core.batch import Batch, Blob, Census, Snapshot
+from lineshaft.core.task import Task
+from lineshaft.errors import Fenced, LineshaftError, Unavailable
+from lineshaft.store.base import Log, Ownership, Page, Query, Rejected
+from tests.simulation.chance import Chance, Fault
+from tests.simulation.disk import Disk
+from tests.simulation.plan import UNSTORABLE
+from tests.simulation.record import Record
+
+T = TypeVar("T")
+
+
+class Link:
+    """A store, as far as the engine can tell."""
+
+    url = "memory://simulated"
+    tier = "none"
+    shards = 1
+
+    def __init__(
+        self, disk: Disk, chance: Chance, record: Record, *, name: str, valid_for: int | None
+    ) -> None:
+        self.disk = disk
+        self.cut_off_until = 0.0
+        """Until then nothing goes through."""
+        self.cut = False
+        """The coordinator has crashed: nothing it asks for is answered any more."""
+        self.committing = False
+        self._name = name
+        self._chance = chance
+        self._record = record
+        self._delays = chance.random(f"delays of {name}")
+        self._valid_for = valid_for
+        self._epoch = 0
+        self._sending = ((0, 0), 0.0)
+        """The epoch and position that are being committed, and since when."""
+        self._late: set[asyncio.Task[None]] = set()
+
+    async def open(self, *, address: str) -> None:
+        await self.disk.store.open(address=address)
+
+    async def close(self) -> None:
+        """Leave the truth open: others use it."""
+
+    # Ownership.
+
+    async def acquire(self, shard: int, owner: bytes) -> Ownership:
+        async def acquire() -> Ownership:
+            disk = self.disk
+            if owner != disk.owner and self._now() < disk.owned_until:
+                raise Unavailable("somebody else owns the shard")
+            disk.owner = owner
+            ownership = await disk.store.acquire(shard, owner)
+            disk.checker.acquired(ownership)
+            self._record.say(self._name, f"takes the shard over, under epoch {ownership.epoch}")
+            disk.lease(ownership.epoch, self._valid_for)
+            return msgspec.structs.replace(ownership, valid_for=self._valid_for)
+
+        ownership = await self._ask(acquire)
+        self._epoch = ownership.epoch
+        return ownership
+
+    async def renew(self, ownership: Ownership) -> None:
+        async def renew() -> None:
+            await self.disk.store.renew(ownership)
+            self.disk.lease(ownership.epoch, self._valid_for)
+
+        await self._ask(renew)
+
+    async def release(self, ownership: Ownership) -> None:
+        async def release() -> None:
+            await self.disk.store.release(ownership)
+            if ownership.epoch == self.disk.checker.epoch:
+                self.disk.checker.released()
+                self.disk.owned_until = 0.0
+
+        await self._ask(release)
+
+    # Reading.
+
+    async def load(self, ownership: Ownership) -> Snapshot:
+        snapshot = await self._ask(lambda: self.disk.store.load(ownership))
+        self.disk.checker.hearing.loaded(self._now())
+        return snapshot
+
+    async def get(self, shard: int, keys: Sequence[tuple[str, str]]) -> list[Task | None]:
+        return await self._ask(lambda: self.disk.store.get(shard, keys))
+
+    async def read(self, shard: int, keys: Sequence[tuple[Blob, int]]) -> list[bytes | None]:
+        return await self._ask(lambda: self.disk.store.read(shard, keys))
+
+    async def search(self, shard: int, query: Query) -> Page:
+        return await self._ask(lambda: self.disk.store.search(shard, query))
+
+    async def count(self, shard: int, query: Query) -> int:
+        return await self._ask(lambda: self.disk.store.count(shard, query))
+
+    async def log(self, shard: int, after: int, *, limit: int = 1000) -> Log:
+        return await self._ask(lambda: self.disk.store.log(shard, after, limit=limit))
+
+    async def prune(self, shard: int, *, before: int, log_before: int, limit: int = 10_000) -> list[Census]:
+        self.disk.checker.pruning(before)
+        await self._travel()
+        if self._epoch != self.disk.checker.epoch:
+            raise Fenced("only the owner prunes, for it counts what is left")
+        # Its answer is not lost here: what it removed would have to be counted again by a load.
+        return await self.disk.store.prune(shard, before=before, log_before=0, limit=limit)
+
+    # Committing.
+
+    async def commit(self, ownership: Ownership, batch: Batch) -> None:
+        slot, began = (ownership.epoch, batch.position), self._now()
+        if self._sending[0] == slot:
+            began = self._sending[1]
+        self._sending = (slot, began)
+        self.committing = True
+        try:
+            await self._commit(ownership, batch)
+        finally:
+            self.committing = False
+        self.disk.checker.hearing.stalled(began, self._now())
+
+    async def _commit(self, ownership: Ownership, batch: Batch) -> None:
+        fault = self._chance.draw("commits", "refused", "stall", "answer_lost", "timed_out", "fence")
+        kind = None if fault is None else fault.kind
+        self._record.commit(self._name, ownership, batch, kind)
+        await self._travel()
+        if fault is not None:
+            await self._before(ownership, batch, fault)
+        await self._apply(ownership, batch, delay=self._delays.uniform(0, 0.004))
+        await self._travel()
+        if kind == "answer_lost":
+            raise Unavailable("the connection was reset")
+
+    async def _before(self, ownership: Ownership, batch: Batch, fault: Fault) -> None:
+        random = fault.random
+        self._record.tally[f"store: {fault.kind}"] += 1
+        match fault.kind:
+            case "refused":
+                await self._travel()
+                raise Unavailable("the store refused the connection")
+            case "stall":
+                await self._sleep(random.uniform(0.5, 20))
+            case "fence":
+                await self._sleep(max(0.0, self.disk.owned_until - self._now()))
+                stranger = await self.disk.store.acquire(ownership.shard, b"a stranger")
+                self.disk.checker.acquired(stranger)
+                self._record.say("a stranger", f"takes the shard over, under epoch {stranger.epoch}")
+            case "timed_out":
+                self._later(self._apply_late(ownership, batch, delay=random.uniform(0, 5)))
+                await self._sleep(random.uniform(0, 2))
+                raise TimeoutError("no answer from the store")
+
+    async def _apply(self, ownership: Ownership, batch: Batch, *, delay: float) -> None:
+        landing = self._delays.random() < 0.5
+        await asyncio.sleep(delay)
+        if self.cut:
+            self._record.tally["coordinator: crashed while its commit was on the way"] += 1
+            if not landing:
+                await asyncio.Event().wait()
+        if any(data is not None and UNSTORABLE in data for _, _, data in batch.blobs):
+            self._record.tally["store: rejected for good"] += 1
+            raise Rejected("a value that the store cannot hold")
+        await self.disk.apply(ownership, batch)
+        self.disk.lease(ownership.epoch, self._valid_for)
+
+    async def _apply_late(self, ownership: Ownership, batch: Batch, *, delay: float) -> None:
+        try:
+            await self._apply(ownership, batch, delay=delay)
+        except LineshaftError as error:
+            self._record.tally["store: timed out, and refused later"] += 1
+            self._record.say("the store", f"refuses a late commit: {error}")
+        else:
+            self._record.tally["store: timed out, and applied later"] += 1
+
+    def _later(self, apply: Coroutine[None, None, None]) -> None:
+        # In a context of its own, for it outlives the coordinator that has sent it.
+        task = asyncio.get_running_loop().create_task(apply, context=contextvars.Context())
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
+
+    # The way there and back.
+
+    async def _ask(self, call: Callable[[], Awaitable[T]]) -> T:
+        await self._travel()
+        if self._chance.draw("reads", "unreadable") is not None:
+            self._record.tally["store: unreadable"] += 1
+            raise Unavailable("the store did not answer")
+        answer = await call()
+        await self._travel()
+        return answer
+
+    async def _travel(self) -> None:
+        await self._sleep(self._delays.uniform(0, 0.003))
+
+    async def _sleep(self, delay: float) -> None:
+        await asyncio.sleep(delay)
+        if self.cut_off_until > self._now():
+            await asyncio.sleep(self.cut_off_until - self._now())
+        if self.cut:
+            await asyncio.Event().wait()
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()

@@ -1,0 +1,161 @@
+"""Nobody waits in vain: who could be answered is not left waiting for the end of a poll.
+
+A parked claim with a task that it could have, a wait for a task that has ended, a follower with something to
+read, a scheduled task whose time has come: wherever the engine has nothing to do and one of these is left, a
+wake-up was lost, though a later one may make good for it. (23 in the design: liveness.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from lineshaft.core import commands as c
+from lineshaft.core.task import State, Task
+from lineshaft.engine.engine import Engine
+from lineshaft.engine.handle import Handle
+from tests.simulation.disk import Disk
+from tests.simulation.follower import Follower
+from tests.simulation.life import Life
+from tests.simulation.line import Line
+
+EVERY = 0.5
+LATE = 1_500
+"""Milliseconds that a timer may be late: the shard's present is only known to about a second."""
+
+
+class Vigil:
+    """Looks at the engine's rest again and again."""
+
+    def __init__(self, line: Line, followers: Iterable[Follower]) -> None:
+        self._line = line
+        self._disk: Disk = line.disk
+        self._followers = list(followers)
+        self._tally = line.record.tally
+
+    async def keep(self) -> None:
+        """Look, for ever."""
+        while True:
+            await asyncio.sleep(EVERY)
+            life = self._line.coordinator.life
+            if life is not None and not life.frozen:
+                runner = resting(life)
+                if runner is not None:
+                    self._look(life, runner)
+
+    def _look(self, life: Life, runner: Any) -> None:
+        waiting = [
+            handle for handle, at in self._line.open.items() if at is life and is_parked(runner, handle)
+        ]
+        open_rows = self._disk.checker.open.values()
+        queued = [task for task in open_rows if task.state is State.QUEUED]
+        for handle in waiting:
+            if isinstance(handle.command, c.Claim):
+                self._claim(runner, handle, handle.command, queued)
+            else:
+                self._wait(runner, handle)
+        present = at_least(runner)
+        for task in open_rows:
+            if task.state is State.SCHEDULED:
+                self._lost(
+                    task.run_at + LATE <= present,
+                    f"{task.id} was due {present - task.run_at} ms ago and still is",
+                )
+        for follower in self._followers:
+            self._follow(follower, life.engine)
+
+    def _claim(self, runner: Any, handle: Handle, claim: c.Claim, queued: list[Task]) -> None:
+        self._tally["watched: parked claims"] += 1
+        assert claim.wait_until is not None
+        overdue = at_least(runner) - claim.wait_until
+        self._lost(overdue >= LATE, f"claim {claim.claim_id} still waits, {overdue} ms after its end")
+        for task in queued:
+            if self._could_have(claim, task):
+                self._lost(True, f"claim {claim.claim_id} waits beside {task.id}, which it could have")
+
+    def _could_have(self, claim: c.Claim, task: Task) -> bool:
+        worker, affinity = claim.worker, task.spec.affinity
+        assert worker is not None
+        if task.tenant != claim.tenant or task.expires_at is not None:
+            return False
+        if claim.queues is not None and task.spec.queue not in claim.queues:
+            return False
+        if self._disk.is_paused(task.tenant, task.spec.queue):
+            return False
+        if not set(affinity.capability) <= set(worker.capabilities):
+            return False
+        if not affinity.resources:
+            return True
+        # Something may be kept free for another; not where all is free.
+        declared = dict(worker.resources)
+        enough = all(declared.get(name, 0) >= amount for name, amount in affinity.resources)
+        return enough and not self._holds_resources(worker)
+
+    def _holds_resources(self, worker: c.WorkerInfo) -> bool:
+        return any(
+            task.lease is not None
+            and (task.lease.worker_id, task.lease.incarnation) == (worker.id, worker.incarnation)
+            for task in self._disk.checker.holding.values()
+        )
+
+    def _wait(self, runner: Any, handle: Handle) -> None:
+        self._tally["watched: waits for an end"] += 1
+        command: Any = handle.command
+        id = command.id if isinstance(command, c.Get) else command.tasks[0].id
+        seq = self._disk.checker.present.get((command.tenant, id))
+        task = None if seq is None else self._disk.rows().get(seq)
+        ended = task is not None and task.state.terminal
+        self._lost(ended, f"somebody waits for the end of {id}, which has ended")
+        overdue = at_least(runner) - command.wait_until
+        self._lost(overdue >= LATE, f"a wait for {id} goes on {overdue} ms after its end")
+
+    def _follow(self, follower: Follower, engine: Engine | None) -> None:
+        if follower.waiting is None:
+            return
+        where, told = follower.waiting
+        if where is not engine or told.done():
+            return
+        self._tally["watched: followers of the feed"] += 1
+        log = self._disk.checker.log.get(follower.tenant)
+        missed = bool(log) and log is not None and log[-1][0] > follower.cursor
+        self._lost(
+            missed, f"the follower of {follower.tenant} is not told of what came after {follower.cursor}"
+        )
+
+    def _lost(self, lost: bool, what: str) -> None:
+        if lost:
+            self._disk.checker.violated(f"[23] lost wake-up: {what}")
+
+
+# What one can see only from inside the engine.
+
+
+def resting(life: Life) -> Any:
+    """Return the engine's runner if it has nothing to do and nothing to settle; then memory is the truth."""
+    runners: Any = None if life.engine is None else life.engine._runners
+    if not runners:
+        return None
+    [runner] = runners
+    intake, woken = runner.intake, runner._woken
+    rests = (
+        runner.state == "serving"
+        and woken is not None
+        and not woken.done()
+        and not intake.exclusive
+        and intake.shard is not None
+        and not intake.shard.dirty
+    )
+    return runner if rests else None
+
+
+def is_parked(runner: Any, handle: Handle) -> bool:
+    """Tell whether a request has no answer yet, not even one that is held back."""
+    return runner.intake._parked.get(handle.serial) is handle
+
+
+def at_least(runner: Any) -> int:
+    """Return a bound below the shard's present (ms), without asking for it, which would change it."""
+    time = runner._time
+    silent = asyncio.get_running_loop().time() - time._last_asked
+    return int(time._now + silent * 500)
