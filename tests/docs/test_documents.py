@@ -7,6 +7,7 @@ import json
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -24,6 +25,8 @@ from tests.docs.desk import ROOT, Desk
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROTOCOL = ROOT / "docs" / "protocol.md"
+QUICK = ("README.md", "quickstart.md", "protocol.md", "index.md", "guarantees.md")
+"""Documents that are played before every commit; the others are left to the whole run."""
 FEW = 4
 """Blocks of a document that may be shown only."""
 
@@ -32,8 +35,15 @@ def name_of(document: Path) -> str:
     return str(document.relative_to(ROOT))
 
 
+def played() -> list[Any]:
+    return [
+        pytest.param(document, id=name_of(document), marks=() if document.name in QUICK else pytest.mark.slow)
+        for document in DOCUMENTS
+    ]
+
+
 @pytest.mark.requires("curl")
-@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+@pytest.mark.parametrize("document", played())
 def test_document_plays(document: Path, tmp_path: Path) -> None:
     steps = steps_of(document)
     with Desk(tmp_path) as desk:

@@ -18,8 +18,8 @@ from tests.docs.desk import ROOT, Desk
 DOCS = ROOT / "docs"
 METRICS = DOCS / "metrics.md"
 GUIDES = [
-    "capabilities", "cli", "concepts", "embedding", "guarantees", "metrics", "operations", "quickstart",
-    "retries-and-time", "storage", "testing", "workers",
+    "capabilities", "cli", "clients", "concepts", "embedding", "guarantees", "metrics", "operations",
+    "quickstart", "retries-and-time", "storage", "testing", "workers",
 ]  # fmt: skip
 
 
