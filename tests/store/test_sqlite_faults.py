@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 from lineshaft.core.batch import Batch, Blob
 from lineshaft.core.task import Task
 from lineshaft.errors import Unavailable
-from lineshaft.store import sqlite
+from lineshaft.store import sqlite, sqlite_checkpoints
 from lineshaft.store.base import Query, Rejected, Store, StoreCorrupt
 from lineshaft.store.conformance.harness import SHARD, TENANT, Owner, acquire, alike, row, setting
 from lineshaft.store.sqlite import SQLiteStore
@@ -177,3 +179,45 @@ async def apply_and_lose(store: Store, owner: Owner) -> Batch:
     batch = owner.batch(tasks=[row(1)])
     await store.commit(owner.ownership, batch)
     return batch
+
+
+# -- the log is written back beside the commits ----------------------------------------------------------
+
+
+async def written_back(store: SQLiteStore) -> None:
+    """Wait until the log, or what was in it when that began, has been written back."""
+    assert store._opened is not None
+    under_way = store._opened.checkpoints._under_way
+    assert under_way is not None
+    await under_way
+
+
+async def test_the_log_is_written_back_beside_the_commits(
+    store: SQLiteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_checkpoints, "ROWS", 20)
+    owner = await acquire(store)
+    for seq in (1, 2, 3):
+        await owner.put(row(seq))
+    await written_back(store)
+    shutil.copy(tmp_path / "x.db", tmp_path / "without-its-log.db")
+    connection = sqlite3.connect(tmp_path / "without-its-log.db")
+    assert connection.execute("SELECT count(*) FROM task").fetchone() == (3,)
+    connection.close()
+
+
+async def test_commits_go_on_where_the_log_cannot_be_written_back(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: sqlite3.Connection) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(sqlite_checkpoints, "ROWS", 1)
+    monkeypatch.setattr(sqlite_checkpoints, "_write_back", fail)
+    owner = await acquire(store)
+    with caplog.at_level(logging.WARNING, logger="lineshaft.store"):
+        for seq in (1, 2):
+            await owner.put(row(seq))
+            await written_back(store)
+    assert [task.seq for task in (await owner.load()).tasks] == [1, 2]
+    assert "could not be written back, commits will try: database or disk is full" in caplog.text
