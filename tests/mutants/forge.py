@@ -74,7 +74,10 @@ class Forge:
         assert process.stdin is not None and process.stdout is not None
         process.stdin.write(json.dumps(asdict(request)) + "\n")
         process.stdin.flush()
-        return int(process.stdout.readline())
+        status = process.stdout.readline()
+        if not status:
+            raise RuntimeError("the forge has gone; what it printed is above")
+        return int(status)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "stores": ("tests/store", *_QUICK),
     "simulator": ("tests/simulation/test_simulation.py::test_every_promise_holds",),
     "protocol": ("tests/transcripts", *_QUICK),
-    "faults": ("tests/faults/test_kill.py", "tests/faults/test_freeze.py", "tests/faults/test_clients.py"),
+    "faults": ("tests/faults/test_kill.py", "tests/faults/test_freeze.py", "--timeout=600"),
 }
 """Suite → what pytest is given."""
 

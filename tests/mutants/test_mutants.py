@@ -52,6 +52,12 @@ def test_code_that_breaks_down_is_no_catch(workshop: Workshop) -> None:
         assert workshop.run(broken(edit, HEARTBEAT)).verdict is Verdict.CRASHED
 
 
+def test_code_that_hangs_is_no_catch(workshop: Workshop) -> None:
+    edit = Edit("core/outcomes.py:_heartbeat", "memory.renew(task)", "while True: pass")
+    trial = workshop.run(broken(edit, HEARTBEAT), [f"tests/{HEARTBEAT}", "--timeout=1"])
+    assert trial.verdict is Verdict.CRASHED
+
+
 def test_code_that_cannot_be_imported_is_no_catch(workshop: Workshop) -> None:
     edit = Edit("core/outcomes.py:report", "def report(", "import nowhere\n\n\ndef report(")
     assert workshop.run(broken(edit, HEARTBEAT)).verdict is Verdict.INVALID

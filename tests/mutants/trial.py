@@ -51,8 +51,8 @@ class Workshop:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mutants-")))
             self._source = folder / "src"
-            # With what was compiled already, which fits because the times of the files are kept.
-            shutil.copytree(ROOT / "src", self._source)
+            # With what is compiled already, though not what is just being written: times of files are kept.
+            shutil.copytree(ROOT / "src", self._source, ignore=shutil.ignore_patterns("*.pyc.*"))
             compileall.compile_dir(self._source, quiet=2)
             self._forge = stack.enter_context(Forge())
             self._stack = stack.pop_all()

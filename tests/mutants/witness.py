@@ -103,8 +103,11 @@ def _origin(trace: TracebackType | None) -> Path | None:
 
 def _is_assertion(error: BaseException) -> bool:
     """Tell whether a test says that something is not so; `[task] = claim()` says that there is just one."""
-    unpacking = isinstance(error, ValueError) and "values to unpack" in str(error)
-    return unpacking or isinstance(error, AssertionError | pytest.fail.Exception)
+    told = str(error)
+    if isinstance(error, pytest.fail.Exception):
+        return not told.startswith("Timeout")  # which pytest-timeout says in the same words
+    unpacking = isinstance(error, ValueError) and "values to unpack" in told
+    return unpacking or isinstance(error, AssertionError)
 
 
 def _is_refusal(error: BaseException) -> bool:
