@@ -156,6 +156,9 @@ class Stored:
             life.ended_at = change.at
         life.changes.setdefault(position, []).append(change)
         if after is None:
+            # It may have ended in this very batch, which then has no row of it.
+            self.open.pop(change.seq, None)
+            self.holding.pop(change.seq, None)
             life.deleted_at = position
             if self.present.get(key) == change.seq:
                 del self.present[key]

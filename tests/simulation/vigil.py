@@ -33,6 +33,9 @@ class Vigil:
         self._disk: Disk = line.disk
         self._followers = list(followers)
         self._tally = line.record.tally
+        self._late: set[str] = set()
+        """What was late when it was looked at last; time may just have leapt."""
+        self._late_now: set[str] = set()
 
     async def keep(self) -> None:
         """Look, for ever."""
@@ -43,6 +46,7 @@ class Vigil:
                 runner = resting(life)
                 if runner is not None:
                     self._look(life, runner)
+            self._late, self._late_now = self._late_now, set()
 
     def _look(self, life: Life, runner: Any) -> None:
         waiting = [
@@ -58,18 +62,14 @@ class Vigil:
         present = at_least(runner)
         for task in open_rows:
             if task.state is State.SCHEDULED:
-                self._lost(
-                    task.run_at + LATE <= present,
-                    f"{task.id} was due {present - task.run_at} ms ago and still is",
-                )
+                self._overdue(present - task.run_at, f"scheduled task {task.id} still is")
         for follower in self._followers:
             self._follow(follower, life.engine)
 
     def _claim(self, runner: Any, handle: Handle, claim: c.Claim, queued: list[Task]) -> None:
         self._tally["watched: parked claims"] += 1
         assert claim.wait_until is not None
-        overdue = at_least(runner) - claim.wait_until
-        self._lost(overdue >= LATE, f"claim {claim.claim_id} still waits, {overdue} ms after its end")
+        self._overdue(at_least(runner) - claim.wait_until, f"claim {claim.claim_id} still waits")
         for task in queued:
             if self._could_have(claim, task):
                 self._lost(True, f"claim {claim.claim_id} waits beside {task.id}, which it could have")
@@ -107,8 +107,7 @@ class Vigil:
         task = None if seq is None else self._disk.rows().get(seq)
         ended = task is not None and task.state.terminal
         self._lost(ended, f"somebody waits for the end of {id}, which has ended")
-        overdue = at_least(runner) - command.wait_until
-        self._lost(overdue >= LATE, f"a wait for {id} goes on {overdue} ms after its end")
+        self._overdue(at_least(runner) - command.wait_until, f"a wait for {id} goes on")
 
     def _follow(self, follower: Follower, engine: Engine | None) -> None:
         if follower.waiting is None:
@@ -122,6 +121,11 @@ class Vigil:
         self._lost(
             missed, f"the follower of {follower.tenant} is not told of what came after {follower.cursor}"
         )
+
+    def _overdue(self, late: int, what: str) -> None:
+        if late >= LATE:
+            self._late_now.add(what)
+            self._lost(what in self._late, f"{what}, {late} ms after its time")
 
     def _lost(self, lost: bool, what: str) -> None:
         if lost:
