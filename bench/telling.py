@@ -46,6 +46,10 @@ class Handler:
         elif kind == PICK_UP:
             self._tell(time.perf_counter_ns() - int(payload[1:21]))
 
+    def close(self) -> None:
+        """Say no more."""
+        self._socket.close()
+
     def _tell(self, number: int) -> None:
         self._socket.sendto(b"%d" % number, self._address)
 

@@ -44,6 +44,7 @@ def run_of(*several: Measured) -> report.Run:
     return report.Run(date="2026-01-02", machine=machine, sizes=TINY, versions={}, measured=list(several))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("contender", OWN, ids=lambda one: one.key)
 def test_every_measure_of_ours_runs(contender: Contender) -> None:
     one = measured(contender)
