@@ -113,10 +113,16 @@ class Application:
 
         `body` is the whole or where it comes from; without `send` nothing is streamed.
         """
+        asked = None
         try:
-            response = await self._respond(request, body, line, serving, send)
+            headers = self._screened(request.headers, request.version)
+            endpoint, id = self._matched(request)
+            identity = self._identified(endpoint.call.scope, headers)
+            asked = (endpoint, id, identity, headers)
+            response = await self._serve(request, body, asked, line, serving, send)
         except LineshaftError as error:
-            response = refusal(error)
+            position = None if asked is None else self._durable(asked[0], asked[2])
+            response = refusal(error, position=position)
         except (ClientGone, asyncio.CancelledError):
             if not self._closing:
                 if line is not None:
@@ -130,22 +136,6 @@ class Application:
             self.metrics.count(response.status)
         return response
 
-    async def _respond(
-        self,
-        request: Request,
-        body: bytes | Receive,
-        line: Line | None,
-        serving: Cancellable,
-        send: Send | None,
-    ) -> Response | None:
-        headers = self._screened(request.headers, request.version)
-        endpoint, id = self._matched(request)
-        identity = self._identified(endpoint.call.scope, headers)
-        try:
-            return await self._serve(request, body, (endpoint, id, identity, headers), line, serving, send)
-        except LineshaftError as error:
-            return refusal(error, position=self._durable(endpoint, identity))
-
     def _durable(self, endpoint: Endpoint, identity: Identity) -> int | None:
         """Return the position that an answer to a write tells where it has no other; of reads None."""
         return self._calls.engine.position(identity.tenant) if endpoint.writes else None
@@ -154,12 +144,12 @@ class Application:
         self,
         request: Request,
         body: bytes | Receive,
-        screened: tuple[Endpoint, str | None, Identity, Headers],
+        asked: tuple[Endpoint, str | None, Identity, Headers],
         line: Line | None,
         serving: Cancellable,
         send: Send | None,
     ) -> Response | None:
-        endpoint, id, identity, headers = screened
+        endpoint, id, identity, headers = asked
         media = endpoint.checked_media(headers)
         if not isinstance(body, bytes):
             body = await self._body(endpoint.limit, headers, body)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from lineshaft.server.change_calls import ChangeCalls
@@ -20,7 +21,7 @@ _TRACED = {"enqueue", "put", "bulk"}
 class Calls(TaskCalls, ChangeCalls, WorkerCalls, OperationCalls):
     """One method per call of the table, of the same name."""
 
-    async def call(
+    def call(
         self,
         call: Call,
         identity: Identity,
@@ -29,8 +30,8 @@ class Calls(TaskCalls, ChangeCalls, WorkerCalls, OperationCalls):
         query: Any = None,
         body: Any = None,
         traceparent: str | None = None,
-    ) -> Any:
-        """Make a call and return its answer struct (None: a claim without `max` found nothing).
+    ) -> Coroutine[Any, Any, Any]:
+        """Make a call and return its answer struct, to come (None: a claim without `max` found nothing).
 
         `body` is the call's struct, and of a bulk enqueue a list of them. Raises `LineshaftError`.
         """
@@ -42,10 +43,8 @@ class Calls(TaskCalls, ChangeCalls, WorkerCalls, OperationCalls):
             arguments.append(shape.query() if query is None else query)
         if shape.body is not None:
             arguments.append(shape.body() if body is None else body)
-        method = getattr(self, call.name)
-        if call.name in _TRACED:
-            return await method(*arguments, traceparent=traceparent)
-        return await method(*arguments)
+        method: Callable[..., Coroutine[Any, Any, Any]] = getattr(self, call.name)
+        return method(*arguments, traceparent=traceparent) if shape.traced else method(*arguments)
 
 
 class _Shape:
@@ -53,6 +52,7 @@ class _Shape:
 
     def __init__(self, call: Call) -> None:
         self.id = "{id}" in call.path
+        self.traced = call.name in _TRACED
         self.query = call.query
         self.body = None if call.body is Nothing else (list if call.name == "bulk" else call.body)
 

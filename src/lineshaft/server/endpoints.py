@@ -37,6 +37,7 @@ class Endpoint:
         self.limit = limits.batch if call.name in _LEVELS else limits.payload + limits.envelope
         self._most = limits.items
         self._query = QueryReader(call.query)
+        self._query_waits = call.query is not None and "wait" in call.query.__struct_fields__
         levels = _LEVELS.get(call.name, 1)
         batch = {"bulk": list[Enqueue], "report": Report}.get(call.name)
         self._batch = None if batch is None else WholeReader(batch, max_depth=MAX_DEPTH + levels)
@@ -115,8 +116,10 @@ class Endpoint:
 
     def waits(self, query: Any, message: Any) -> bool:
         """Tell whether the answer may be long in coming."""
-        parts = (query, message, getattr(message, "claim", None))
-        return any(getattr(part, "wait", None) is not None for part in parts)
+        if self._query_waits and query.wait is not None:
+            return True
+        claim = message if self.call.name == "claim" else message.claim if self.call.name == "report" else None
+        return claim is not None and claim.wait is not None
 
     def leases(self, message: Any) -> bool:
         """Tell whether the answer may lease tasks to whoever asks."""
