@@ -29,6 +29,13 @@ class EdgeWebSocket(WebSocketsSansIOProtocol):
         accept = self.conn.accept
         self.conn.accept = lambda request: _in_json(accept(request))  # type: ignore[method-assign]
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go at once of what has come in: the parser refers to itself, and cycles are collected late."""
+        super().connection_lost(exc)
+        self.conn.parser.close()
+        self.conn.parser_exc = None
+        vars(self.conn).pop("accept", None)
+
     def send_receive_event_to_app(self) -> None:
         """Hand over a message that has come whole."""
         if self.curr_msg_data_type == "text" and not self.close_sent and not _is_text(self.frames):
