@@ -5,8 +5,8 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 TESTS ?= tests
-# The first seed of the simulator and how many follow it; `make soak SEED=1000 SEEDS=20000` goes on elsewhere.
-SEED ?= 0
+# The first seed of the simulator and how many follow it; `make soak SEED=50000` goes on elsewhere. The first thousand are in `make test`.
+SEED ?= 1000
 SEEDS ?= 10000
 
 .DEFAULT_GOAL := help
