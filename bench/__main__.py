@@ -61,7 +61,8 @@ def _is_whole(given: argparse.Namespace) -> bool:
 
 
 def _write(run: report.Run, *, into_documents: bool, say: Callable[[str], None]) -> None:
-    data, text = report.write(run)
+    # What is only a part must not take the place of the whole run of the day.
+    data, text = report.write(run, run.date if into_documents else f"{run.date}-part")
     plot = data.with_suffix(".svg")
     if environment.PYTHON.exists():
         command = [str(environment.PYTHON), "-m", "bench.plot", str(data), str(plot)]

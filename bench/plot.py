@@ -29,6 +29,9 @@ def draw(run: dict[str, Any], target: Path) -> None:
     figure, panels = pyplot.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
     for axes, (name, title) in zip(panels.flat, PANELS, strict=True):
         rows = [one for one in run["measured"] if name in one["figures"]]
+        if not rows:
+            axes.set_axis_off()
+            continue
         rows.sort(key=lambda one: one["figures"][name], reverse=name.endswith("p50"))
         values = [one["figures"][name] for one in rows]
         bars = axes.barh(

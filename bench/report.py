@@ -55,10 +55,10 @@ class Run(msgspec.Struct, kw_only=True):
         return next((one.figures.get(name) for one in self.measured if one.contender.key == key), None)
 
 
-def write(run: Run) -> list[Path]:
-    """Write JSON and Markdown into `bench/results/`; return the files."""
+def write(run: Run, name: str) -> list[Path]:
+    """Write JSON and Markdown of that name into `bench/results/`; return the files."""
     RESULTS.mkdir(exist_ok=True)
-    data, text = RESULTS / f"{run.date}.json", RESULTS / f"{run.date}.md"
+    data, text = RESULTS / f"{name}.json", RESULTS / f"{name}.md"
     data.write_bytes(msgspec.json.format(msgspec.json.encode(run), indent=1) + b"\n")
     text.write_text(f"# Measured on {run.date}\n\n{whole(run, link='../../')}\n", encoding="utf-8")
     return [data, text]
