@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from lineshaft.core.batch import Blob
-from lineshaft.core.task import Run, Spec, Task
+from lineshaft.core.task import FINGERPRINTS, Run, Spec, Task
 from lineshaft.errors import Invalid, Unavailable
 from lineshaft.store import sqlite, sqlite_file, sqlite_schema
 from lineshaft.store.base import Query, SchemaTooNew, StoreCorrupt, StoreUnusable
@@ -131,19 +131,21 @@ def write_version_1(path: Path, *tasks: Task) -> None:
 
 async def test_a_file_of_version_1_is_migrated(tmp_path: Path) -> None:
     by_time = row(3, id=f"{1_767_312_245_678:012x}{5:014x}")
+    full = msgspec.structs.replace(FULL, fingerprint=FINGERPRINTS + 5)
     tasks = [
-        FULL,
+        full,
         row(2, id="chosen", spec=Spec(name="b", queue="q", priority=-3)),
         by_time,
         finished(row(4)),
     ]
     tasks += [row(seq) for seq in range(5, 2_600)]
     write_version_1(tmp_path / "x.db", *tasks)
+    full.fingerprint = 5
     store = await opened(tmp_path / "x.db")
     keys = [(task.tenant, task.id) for task in tasks]
     assert await store.get(SHARD, keys) == tasks
     loaded = await store.load(await store.acquire(SHARD, b"me"))
-    assert loaded.tasks == [task for task in (*tasks[1:], FULL) if not task.state.terminal]
+    assert loaded.tasks == [task for task in (*tasks[1:], full) if not task.state.terminal]
     assert await store.read(SHARD, [(Blob.PAYLOAD, 2_000)]) == [b"2000"]
     [first, *_] = (await store.search(SHARD, Query(tenant=TENANT, sort="priority"))).tasks
     assert first == tasks[1]

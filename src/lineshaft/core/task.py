@@ -17,6 +17,8 @@ MIN_LEASE = 1_000
 MAX_LEASE = 24 * 3_600_000
 DEFAULT_RETENTION = 7 * 24 * 3_600_000
 MAX_LOST_LEASES = 5
+FINGERPRINTS = 1 << 60
+"""Fingerprints are below: integers of two Python digits, 32 bytes of memory; more would take 48."""
 KEPT_ATTEMPTS = 20
 """Attempts kept inline; older ones are only counted (`Run.dropped_attempts`)."""
 

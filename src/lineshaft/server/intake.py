@@ -17,6 +17,7 @@ from lineshaft.core.commands import NewTask
 from lineshaft.core.task import (
     DEFAULT_LEASE,
     DEFAULT_RETENTION,
+    FINGERPRINTS,
     MAX_LEASE,
     MIN_LEASE,
     STATES_BY_WORD,
@@ -178,7 +179,7 @@ def _metadata(given: Raw, limit: int) -> bytes | None:
 
 def _fingerprint(task: NewTask) -> int:
     body = (task.spec, task.payload, task.run_at, task.delay, task.expires_at, task.tags, task.metadata)
-    return int.from_bytes(blake2b(_encode(body), digest_size=8).digest(), "big") or 1
+    return int.from_bytes(blake2b(_encode(body), digest_size=8).digest(), "big") % FINGERPRINTS or 1
 
 
 def json_bytes(given: Raw, field: str, limit: int) -> bytes:

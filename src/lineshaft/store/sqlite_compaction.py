@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from lineshaft.core.task import FINGERPRINTS
 from lineshaft.store.sqlite_idents import ident
 
 _AT_ONCE = 1_000
@@ -28,11 +29,12 @@ _TABLES = """
         finished_at INTEGER, prune_at INTEGER, result_expires_at INTEGER, row BLOB NOT NULL
     );
     CREATE INDEX task_open ON task (seq) WHERE state < 5;
-    CREATE INDEX task_finished ON task (prune_at, spec, state) WHERE state >= 5;
+    CREATE INDEX task_finished ON task (prune_at, seq, spec, state) WHERE state >= 5;
     CREATE INDEX task_result_expiry ON task (result_expires_at) WHERE result_expires_at IS NOT NULL
 """
 _COLUMNS = "seq, state, run_at, finished_at, prune_at, result_expires_at, row"
 _PRIORITY = 2
+_FINGERPRINT = 7
 
 
 def compact(connection: sqlite3.Connection) -> None:
@@ -60,6 +62,7 @@ def _copy(connection: sqlite3.Connection, specs: dict[tuple[str, bytes], int], r
     *columns, data = row
     # What rows were in version 1, whatever they become: seq, tenant, id, spec, then what stays as it is.
     seq, tenant, id, spec, *rest = msgspec.msgpack.decode(data)
+    rest[_FINGERPRINT] %= FINGERPRINTS
     key = (tenant, msgspec.msgpack.encode(spec))
     number = specs.get(key)
     if number is None:
