@@ -17,7 +17,7 @@ from tests.hostile.target import Target
 EXCHANGES = 2_000
 WARM_UP = 500
 AT_ONCE = 150
-GROWTH = 24 << 20
+GROWTH = 48 << 20
 """How much memory (bytes) may be added between the warm-up and the end, whatever is sent."""
 
 

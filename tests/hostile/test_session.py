@@ -14,7 +14,7 @@ from tests.hostile.neighbour import Neighbour
 from tests.hostile.target import Target
 from tests.hostile.test_raw import GROWTH, hold, wage
 
-EXCHANGES = 600
+EXCHANGES = 400
 WARM_UP = 150
 
 
