@@ -21,7 +21,7 @@ def enqueue(memory: Memory, command: Enqueue, ticket: int) -> Enqueued | Found |
         try:
             items.append(_enqueue_one(memory, tenant, new, conflict_error=command.conflict_error))
         except LineshaftError as error:
-            items.append(error)
+            items.append(error.with_traceback(None))  # which holds on to all that called us
     if command.wait_until is None:
         return Enqueued(items=items, position=memory.ledger.observed)
     [item] = items

@@ -49,7 +49,7 @@ def report(memory: Memory, command: Report) -> Reported:
         try:
             items.append(operate(memory, tenant, op))
         except LineshaftError as error:
-            items.append(error)
+            items.append(error.with_traceback(None))  # which holds on to all that called us
     tasks: list[Task] = []
     directive = "continue"
     if command.claim is not None:

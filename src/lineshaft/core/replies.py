@@ -19,8 +19,12 @@ class EnqueuedTask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     created: bool
 
 
-class Enqueued(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One item per task, in order: the task or the error that refused it."""
+class Enqueued(msgspec.Struct, frozen=True, kw_only=True):
+    """One item per task, in order: the task or the error that refused it.
+
+    Known to the collector, as `Reported` is: once an error is raised it holds on to the call's frames, and
+    these to what the call was answered.
+    """
 
     items: list[EnqueuedTask | LineshaftError]
     position: int
@@ -59,7 +63,7 @@ class OpReply(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     reason: str | None = None
 
 
-class Reported(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Reported(msgspec.Struct, frozen=True, kw_only=True):
     """One reply or error per operation, in order, and what the claim brought."""
 
     items: list[OpReply | LineshaftError]

@@ -148,7 +148,7 @@ class Intake:
             self._wake()
             return
         except LineshaftError as error:
-            answer = error
+            answer = error.with_traceback(None)
         except Exception as error:
             self._break(handle, error)
             return
