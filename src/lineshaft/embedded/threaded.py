@@ -54,7 +54,7 @@ class ThreadedCoordinator:
             self._opening = asyncio.create_task(Coordinator.open(self.url))
         opening = self._opening
         try:
-            return await asyncio.shield(opening)
+            return opening.result() if opening.done() else await asyncio.shield(opening)
         except BaseException:
             if opening.done() and (opening.cancelled() or opening.exception() is not None):
                 self._opening = None  # the next call tries again

@@ -118,7 +118,8 @@ class Endpoint:
         """Tell whether the answer may be long in coming."""
         if self._query_waits and query.wait is not None:
             return True
-        claim = message if self.call.name == "claim" else message.claim if self.call.name == "report" else None
+        name = self.call.name
+        claim = message if name == "claim" else message.claim if name == "report" else None
         return claim is not None and claim.wait is not None
 
     def leases(self, message: Any) -> bool:
