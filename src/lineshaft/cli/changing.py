@@ -150,7 +150,7 @@ def _confirm(verb: str, matched: int) -> None:
             hint="add --yes, or count first with --dry-run",
         )
     if not typer.confirm(f"{verb} {matched} {'task' if matched == 1 else 'tasks'}?", err=True):
-        raise Trouble("nothing was changed", code=ExitCode.FAILED)
+        raise Trouble("nothing was changed", hint="answer y, or add --yes")
 
 
 def _match(count: int) -> str:

@@ -1,4 +1,4 @@
-"""The checks of `lineshaft doctor`: each looks at one thing, and says what it found and what to do."""
+"""What `lineshaft doctor` checks of the machine and of a store; each looks at one thing."""
 
 from __future__ import annotations
 
@@ -11,60 +11,32 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-from urllib.parse import quote, urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import msgspec
 
-from lineshaft.cli.exits import ExitCode
-from lineshaft.cli.session import Session
-from lineshaft.cli.trouble import judge
+from lineshaft.cli.findings import Finding, ok, trouble, warning
 from lineshaft.errors import LineshaftError
 from lineshaft.store.file_lock import Holder, file_system, is_network
-from lineshaft.values.instants import parse_instant
 
 if TYPE_CHECKING:
-    from lineshaft import wire
     from lineshaft.store.base import Store
 
 FEW_FILES = 4096
 LITTLE_SPACE = 1 << 30
 HARDLY_ANY_SPACE = 64 << 20
 MAX_SKEW = 1.0
+OLDEST_SQLITE = (3, 35, 0)
+"""The first with RETURNING."""
 BUILT_IN_2025 = 1_735_689_600.0
 """No clock that goes right shows less."""
-
-Status = Literal["ok", "warning", "trouble"]
-
-
-class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one check found; `todo` says what to do where it is not ok."""
-
-    check: str
-    status: Status
-    found: str
-    todo: str | None = None
-
-
-def ok(check: str, found: str) -> Finding:
-    """Return a finding that needs nothing done."""
-    return Finding(check=check, status="ok", found=found)
-
-
-def warning(check: str, found: str, todo: str) -> Finding:
-    """Return a finding that may become a trouble."""
-    return Finding(check=check, status="warning", found=found, todo=todo)
-
-
-def trouble(check: str, found: str, todo: str) -> Finding:
-    """Return a finding that keeps something from working."""
-    return Finding(check=check, status="trouble", found=found, todo=todo)
 
 
 def machine() -> Iterator[Finding]:
     """Check the versions, the limits and the clock of this machine."""
     yield ok("python", f"{platform.python_version()} ({platform.python_implementation()})")
-    yield ok("sqlite", sqlite3.sqlite_version)
+    yield _sqlite_version()
     yield _open_files()
     now = time.time()
     if now < BUILT_IN_2025:
@@ -73,6 +45,17 @@ def machine() -> Iterator[Finding]:
         )
     else:
         yield ok("clock", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)))
+
+
+def _sqlite_version() -> Finding:
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        needed = ".".join(map(str, OLDEST_SQLITE))
+        return trouble(
+            "sqlite",
+            f"{sqlite3.sqlite_version}, older than {needed}",
+            "use a Python that was built with a newer SQLite: this one cannot open a store in a file",
+        )
+    return ok("sqlite", sqlite3.sqlite_version)
 
 
 def _open_files() -> Finding:
@@ -89,7 +72,6 @@ def _open_files() -> Finding:
 
 def store(url: str) -> Iterator[Finding]:
     """Check a store without opening it: a coordinator may be at work on it."""
-    from lineshaft.store.sqlite import SQLiteStore
     from lineshaft.store.urls import open_store
 
     try:
@@ -102,10 +84,29 @@ def store(url: str) -> Iterator[Finding]:
             "store", found.url, "nothing survives a restart; use sqlite:///jobs.db for what matters"
         )
         return
-    if not isinstance(found, SQLiteStore):
+    place = _sqlite_file(url)
+    if place is None:
         yield ok("store", f"{found.url}, survives {found.tier}; a kind of store that is not looked into")
         return
-    yield from _sqlite(Path(os.path.realpath(found.url.removeprefix("sqlite:///"))))
+    yield from _sqlite(place)
+
+
+def served_at(url: str) -> str | None:
+    """Return the address of the coordinator that has this store open, None where there is none."""
+    place = _sqlite_file(url)
+    holder = None if place is None else holder_of(place)
+    return holder.address if holder is not None and holder.address.startswith("http") else None
+
+
+def _sqlite_file(url: str) -> Path | None:
+    from lineshaft.store.sqlite import SQLiteStore
+    from lineshaft.store.urls import open_store
+
+    with contextlib.suppress(LineshaftError):
+        found = open_store(url)
+        if isinstance(found, SQLiteStore):
+            return Path(os.path.realpath(found.url.removeprefix("sqlite:///")))
+    return None
 
 
 def _sqlite(path: Path) -> Iterator[Finding]:
@@ -198,17 +199,23 @@ def _contents(path: Path) -> Iterator[Finding]:
             if application != APPLICATION_ID:
                 yield trouble("schema", "a database of another program", "name another file for the store")
                 return
-            (version,) = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
-            yield _schema(int(version), len(MIGRATIONS))
+            row = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
+            if row is None or not str(row[0]).isdigit():
+                yield trouble("schema", "its version cannot be read: the file is damaged", _RESTORE)
+                return
+            yield _schema(int(row[0]), len(MIGRATIONS))
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if verdict == "ok":
                 yield ok("integrity", "SQLite's quick check finds nothing")
             else:
-                yield trouble("integrity", str(verdict), "stop the coordinator, and restore a backup")
+                yield trouble("integrity", str(verdict), _RESTORE)
             (latest,) = connection.execute("SELECT max(at) FROM log").fetchone()
             yield from _time_of(latest)
     except sqlite3.Error as error:
-        yield trouble("schema", f"cannot be read: {error}", "restore a backup, or name another file")
+        yield trouble("schema", f"cannot be read: {error}", _RESTORE)
+
+
+_RESTORE = "stop the coordinator, and restore a backup, or name another file"
 
 
 def _schema(version: int, known: int) -> Finding:
@@ -231,95 +238,8 @@ def _time_of(latest: int | None) -> Iterator[Finding]:
         )
 
 
-async def coordinator(session: Session, *, expected: bool) -> list[Finding]:
-    """Check what answers at the URL; with `expected` False nobody need be there."""
-    try:
-        root: wire.Root = await session.call("root", timeout=5)
-        health: wire.Health = await session.call("ready", timeout=5)
-    except LineshaftError as error:
-        return [_unreached(error, session.url, expected=expected)]
-    found = [ok("coordinator", f"{session.url} answers, version {root.version}")]
-    found.append(_ready(health))
-    from lineshaft.cli.version import version
-
-    if root.version != version():
-        found.append(
-            warning("versions", f"here {version()}, there {root.version}", "bring both to the same version")
-        )
-    try:
-        stats: wire.Stats = await session.call("stats", timeout=5)
-        queues: wire.QueueList = await session.call("queues", timeout=5)
-    except LineshaftError as error:
-        verdict = judge(error, url=session.url)
-        return [*found, trouble("api key", verdict.reason, verdict.hint or "use a key with the scope read")]
-    found += [_skew(stats), _key(session)]
-    found += _standing(queues, stats.workers)
-    return found
-
-
-def _unreached(error: LineshaftError, url: str, *, expected: bool) -> Finding:
-    verdict = judge(error, url=url)
-    if verdict.code is ExitCode.UNREACHABLE and not expected:
-        return ok("coordinator", f"none at {url}")
-    if error.status == 403:
-        host = urlsplit(url).hostname
-        return trouble("host", verdict.reason, f"start it with --allowed-host {host}")
-    return trouble("coordinator", verdict.reason, verdict.hint or "look at its log")
-
-
-def _ready(health: wire.Health) -> Finding:
-    place = f"{health.store}, survives {health.tier}"
-    if health.status != "ok":
-        return trouble(
-            "readiness", f"{health.status}: {health.reason or place}", "look at the coordinator's log"
-        )
-    if health.tier in (None, "none"):
-        return warning(
-            "readiness", f"{health.store}: a restart forgets everything", "use --store sqlite:///jobs.db"
-        )
-    return ok("readiness", place)
-
-
-def _skew(stats: wire.Stats) -> Finding:
-    skew = parse_instant(stats.now, field="now") / 1000 - time.time()
-    if abs(skew) > MAX_SKEW:
-        return warning("clocks", f"the coordinator's is {skew:+.1f} s from ours", "let NTP set both")
-    return ok("clocks", "the coordinator's agrees with ours")
-
-
-def _key(session: Session) -> Finding:
-    if session.api_key is not None:
-        return ok("api key", "accepted")
-    if urlsplit(session.url).hostname in ("127.0.0.1", "localhost", "::1"):
-        return ok("api key", "none needed: only this machine is expected to reach it")
-    return warning(
-        "api key",
-        "none needed: whoever reaches it may do everything",
-        "make one: `lineshaft keys create NAME --scope admin`",
-    )
-
-
-def _standing(queues: wire.QueueList, workers: int) -> Iterator[Finding]:
-    backlog = sum(queue.backlog for queue in queues.queues)
-    if backlog and not workers:
-        yield warning("workers", f"none, and {_wait(backlog)}", "start one with `lineshaft worker`")
-    else:
-        yield ok("workers", f"{workers} seen lately")
-    for queue in queues.queues:
-        if queue.paused and queue.backlog:
-            yield warning(
-                "queues",
-                f"{queue.queue} is paused, and {_wait(queue.backlog)}",
-                f"lineshaft queues resume {queue.queue}",
-            )
-
-
 def _size(amount: int) -> str:
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if amount >= size:
             return f"{amount / size:.1f} {unit}"
     return f"{amount} B"
-
-
-def _wait(count: int) -> str:
-    return "1 task waits" if count == 1 else f"{count} tasks wait"

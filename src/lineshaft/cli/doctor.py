@@ -25,14 +25,16 @@ async def doctor(
     ] = None,
 ) -> ExitCode:
     """Check the machine, the store and the coordinator; exit code 1 where there is trouble."""
-    from lineshaft.cli import checks
+    from lineshaft.cli import checks, coordinator_checks
 
     findings = list(checks.machine())
+    served_at = None
     if store is not None:
         findings += checks.store(store)
+        served_at = checks.served_at(store)
     # Somebody who names only a store may be about to start the first coordinator on it.
     expected = store is None or session.source("url") != "default"
-    findings += await checks.coordinator(session, expected=expected)
+    findings += await coordinator_checks.coordinator(session, expected=expected, served_at=served_at)
     healthy = all(finding.status != "trouble" for finding in findings)
     if session.out.as_json:
         session.out.document({"healthy": healthy, "findings": findings})
@@ -43,7 +45,7 @@ async def doctor(
 
 
 def _show(session: Session, finding: object) -> None:
-    from lineshaft.cli.checks import Finding
+    from lineshaft.cli.findings import Finding
 
     assert isinstance(finding, Finding)
     line = Text.assemble(

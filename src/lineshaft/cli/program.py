@@ -46,9 +46,12 @@ def parse_program(text: str) -> list[str]:
     """Split a command line as a shell would. Raises ValueError, which says what is wrong with it."""
     argv = shlex.split(text)
     if not argv:
-        raise ValueError("names no program")
+        raise ValueError("names no program: give its command line, such as --exec 'wc -w'")
     if shutil.which(argv[0]) is None:
-        raise ValueError(f"there is no program {argv[0]!r} here that can be executed")
+        raise ValueError(
+            f"there is no program {argv[0]!r} here that can be executed: name one that is on PATH, or its "
+            "whole path"
+        )
     return argv
 
 

@@ -71,9 +71,13 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text())
     except OSError as error:
-        raise typer.BadParameter(f"cannot read {path}: {error.strerror}", param_hint="--config") from None
+        raise typer.BadParameter(
+            f"cannot read {path}: {error.strerror}; name a file that can be read", param_hint="--config"
+        ) from None
     except ValueError as error:
-        raise typer.BadParameter(f"{path} is not TOML: {error}", param_hint="--config") from None
+        raise typer.BadParameter(
+            f"{path} is not TOML: {error}; mend it, or name another", param_hint="--config"
+        ) from None
 
 
 def _refuse_unknown(source: str, data: dict[str, Any], command: Any) -> None:

@@ -50,7 +50,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     code: ExitCode
     type: str
     reason: str
-    hint: str | None = None
+    hint: str
+    """What to do next; nothing goes wrong without it."""
     field: str | None = None
     task_id: str | None = None
 
@@ -90,20 +91,26 @@ def judge(error: LineshaftError, *, url: str | None = None) -> Verdict:
     )
 
 
-def _code_and_hint(error: LineshaftError) -> tuple[ExitCode, str | None]:
+def _code_and_hint(error: LineshaftError) -> tuple[ExitCode, str]:
+    code = _code(error)
     if isinstance(error, Trouble):
-        return error.code, error.hint
-    hint = _BUSY if _is_busy(error) else _HINTS.get(error.type)
-    if error.status in (408, 429, 503) and not isinstance(error, _AT_HOME):
-        after = f" after {error.retry_after:g} s" if error.retry_after else ""
-        return ExitCode.UNAVAILABLE, hint or f"nothing is lost: repeat the command{after}"
-    if isinstance(error, TimeoutError):
-        return ExitCode.UNAVAILABLE, hint
+        return code, error.hint or _GENERAL[code]
+    if code is ExitCode.UNAVAILABLE and error.retry_after:
+        return code, f"nothing is lost: repeat the command after {error.retry_after:g} s"
+    return code, _BUSY if _is_busy(error) else _HINTS.get(error.type) or _GENERAL[code]
+
+
+def _code(error: LineshaftError) -> ExitCode:
+    if isinstance(error, Trouble):
+        return error.code
+    temporary = error.status in (408, 429, 503) and not isinstance(error, _AT_HOME)
+    if temporary or isinstance(error, TimeoutError):
+        return ExitCode.UNAVAILABLE
     if error.status == 422 and error.field in _SETTINGS:
-        return ExitCode.USAGE, hint
+        return ExitCode.USAGE
     if 400 <= error.status < 500 or isinstance(error, _AT_HOME):
-        return ExitCode.REFUSED, hint
-    return ExitCode.FAILED, hint
+        return ExitCode.REFUSED
+    return ExitCode.FAILED
 
 
 def _is_busy(error: LineshaftError) -> bool:
@@ -142,13 +149,45 @@ def _connection_error(error: LineshaftError) -> str | None:
 _SETTINGS = ("url", "listen", "store", "synchronous")
 """Fields that no call has: what is wrong with them was said to this command."""
 
+_GENERAL: dict[ExitCode, str] = {
+    ExitCode.FAILED: "`lineshaft doctor` looks for what is wrong; with --log-level debug a log says more",
+    ExitCode.USAGE: "`-h` after the command shows what it takes",
+    ExitCode.UNREACHABLE: "`lineshaft doctor` looks for what is wrong",
+    ExitCode.REFUSED: "change what was refused, or see with `lineshaft tasks get ID` how things stand",
+    ExitCode.UNAVAILABLE: "nothing is lost: repeat the command",
+    ExitCode.INTERRUPTED: "repeat the command",
+}
+"""What to do where nothing better is known."""
+
+_NEWER = "`lineshaft version` shows both versions: bring them to the same"
+_IN_YOUR_CODE = "this is for the code that uses the App, see docs/workers.md"
+
 _HINTS: dict[str, str] = {
+    "malformed": "the request is not as the protocol has it; " + _NEWER,
+    "too_large": "send less: keep large data elsewhere, and its address in the payload",
+    "unsupported_media_type": "the request is not as the protocol has it; " + _NEWER,
+    "method_not_allowed": "the coordinator does not know this call; " + _NEWER,
+    "not_owner": "use the address that the coordinator names with --url",
     "unauthorized": "give an API key with --api-key or LINESHAFT_API_KEY; `lineshaft keys create` makes one",
     "forbidden": "use a key with that scope, or a host that the coordinator serves (--allowed-host)",
+    "not_found": "`lineshaft tasks list` and `lineshaft queues list` show what there is",
+    "conflict": "see how it stands with `lineshaft tasks get ID`",
     "queue_closed": "open the queue with `lineshaft queues open NAME`",
     "cursor_expired": "start again without --after",
-    "result_timeout": "the task goes on; ask again with `lineshaft tasks get ID --wait 30s`",
+    "invalid": "change what is named there; `-h` after the command shows what it takes",
+    "not_supported": "leave it out: this version cannot do that yet",
+    "rejected": "the store cannot take it: change what is named there",
+    "app_not_found": "name a module and its App, such as `jobs:app`, from the directory that holds jobs.py",
+    "enqueue_failed": "enqueue those again that were refused; the others are there",
+    "task_failed": "see why with `lineshaft tasks get ID`, then `lineshaft tasks retry ID`",
+    "task_cancelled": "see why with `lineshaft tasks get ID`; `lineshaft tasks retry ID` runs it again",
+    "result_timeout": "the task goes on; ask again with `lineshaft tasks get ID --wait`",
+    "forked_app": _IN_YOUR_CODE,
+    "app_closed": _IN_YOUR_CODE,
+    "crash_loop": "run one process (without --processes) to see how it ends, and mend that",
     "store_in_use": "stop the other process, or talk to it with --url",
+    "store_unusable": "name another place with --store; `lineshaft doctor --store URL` looks at one",
+    "store_corrupt": "restore a backup, or name another store; `lineshaft doctor --store URL` looks at one",
     "schema_too_new": "upgrade this Lineshaft, or go on with the version that wrote the store",
     "lease_lost": "somebody else may hold the task by now; look with `lineshaft tasks history ID`",
 }

@@ -54,7 +54,9 @@ def _checked(directory: Path) -> Path:
         found = directory.expanduser().resolve(strict=True)
         next(iter(found.iterdir()), None)
     except RuntimeError as error:  # a loop of links, or no such user
-        raise Trouble(f"{directory}: {error}", code=ExitCode.USAGE) from None
+        raise Trouble(
+            f"{directory}: {error}", code=ExitCode.USAGE, hint="name a directory that can be read"
+        ) from None
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise Trouble(

@@ -163,7 +163,10 @@ class Story:
                         return worker, worker_id
                     worker.thaw()
             if watch.over:
-                raise Trouble("all work was done before a worker could be killed: name a larger directory")
+                raise Trouble(
+                    "all work was done before a worker could be killed",
+                    hint="name a directory with more files",
+                )
             await watch.look()
 
     async def _restart(self, local: LocalCoordinator) -> None:

@@ -55,7 +55,10 @@ class Watch:
             self._done, self._moved_at = ended, time.monotonic()
             self._show(ended)
         elif time.monotonic() - self._moved_at > STALL:
-            raise Trouble(f"nothing has moved for {STALL:.0f} s: {ended} of {self._total} tasks have ended")
+            raise Trouble(
+                f"nothing has moved for {STALL:.0f} s: {ended} of {self._total} tasks have ended",
+                hint="run it again; where it stands still every time, tell us what `lineshaft doctor` says",
+            )
         self._processes.check()
 
     def expect_end_of(self, child: Child) -> None:

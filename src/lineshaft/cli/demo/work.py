@@ -47,7 +47,8 @@ class Coordinator:
             for item in answer.items:
                 if item.status >= 400:
                     raise Trouble(
-                        f"the coordinator refused a task: {msgspec.json.encode(item.error).decode()}"
+                        f"the coordinator refused a task: {msgspec.json.encode(item.error).decode()}",
+                        hint="name a directory with fewer files, or files with shorter names",
                     )
             items += answer.items
             step(len(bodies))
