@@ -23,7 +23,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     close: int = 10_000
     """How long closing waits for the store."""
     finished_in_memory: int = 10_000
-    cache_bytes: int = 32 * 1024 * 1024
+    cache_bytes: int = 16 * 1024 * 1024
     """Payloads and results written lately, over all shards."""
     prune_every: int = 60_000
     log_retention: int = 24 * 3_600_000

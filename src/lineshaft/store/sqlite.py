@@ -36,6 +36,9 @@ TIERS = {"FULL": "power loss", "NORMAL": "process crash"}
 CHECKPOINT_PAGES = 16_000
 """Pages in the log at which a commit writes back what the thread that does so has left."""
 
+PAGE_CACHE = 8_000
+"""KiB of pages that the writer keeps: a generation of ids (`sqlite_idents`), and where tables end."""
+
 LOG_SIZE_KEPT = 64 * 1024 * 1024
 """Bytes that the log file keeps after it was written back; what a long search made it grow beyond goes."""
 
@@ -213,6 +216,7 @@ class SQLiteStore:
         # Without effect but on macOS, where an ordinary sync leaves the data in the disk's cache.
         connection.execute("PRAGMA fullfsync = ON")
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA cache_size = -{PAGE_CACHE}")
         connection.execute(f"PRAGMA journal_size_limit = {LOG_SIZE_KEPT}")
         sqlite_schema.prepare(connection)
 
