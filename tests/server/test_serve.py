@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from lineshaft.server.serve import Stopping
+
 PROGRAM = """
 import asyncio, sys
 from lineshaft.server.serve import serve
@@ -66,6 +68,29 @@ def test_it_says_where_it_serves_what_and_how_durably(process: Process, store: s
 def test_a_signal_ends_it_in_good_order(process: Process, number: int) -> None:
     process.call("PUT", "/_tasks/a", {"name": "n"})
     assert process.end(number) == (0, "")
+
+
+class _Told:
+    """A coordinator that only writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def stop(self) -> None:
+        self.said.append("stop")
+
+    def stop_at_once(self) -> None:
+        self.said.append("at once")
+
+
+def test_a_signal_that_arrives_twice_is_one() -> None:
+    told: Any = _Told()
+    stopping = Stopping(told)
+    stopping.came(100.0)
+    stopping.came(100.01)  # as from `timeout`, which signals the process and then its group
+    assert told.said == ["stop"]
+    stopping.came(101.0)  # somebody has lost patience
+    assert told.said == ["stop", "at once"]
 
 
 def test_what_was_acknowledged_is_there_after_a_kill(process: Process, store: str) -> None:

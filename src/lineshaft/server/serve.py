@@ -31,6 +31,10 @@ from lineshaft.version import __version__
 _log = logging.getLogger("lineshaft.server")
 _BACKLOG = 2_048
 _MANY_FILES = 1 << 20
+_ECHO = 0.25
+"""Seconds within which a second signal is the first one's echo: `timeout` and process managers signal a
+process and then its group.
+"""
 _SWITCH = 0.0003
 """Seconds after which a thread that wants to run is let. The store's needs it a dozen times a commit, for
 moments; with the usual 5 ms a commit does not overlap with the requests that come meanwhile."""
@@ -58,6 +62,10 @@ class Coordinator:
     def stop(self) -> None:
         """Begin to shut down: no new connections, waits are answered, requests under way are finished."""
         self._server.should_exit = True
+
+    def stop_at_once(self) -> None:
+        """Shut down without waiting for requests under way."""
+        self._server.should_exit = self._server.force_exit = True
 
 
 async def serve(settings: ServerSettings, *, announce: Callable[[Coordinator], None] | None = None) -> None:
@@ -233,18 +241,29 @@ def _url(host: str, listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+class Stopping:
+    """What signals do to a coordinator: the first stops it in order, a later one ends it at once."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._coordinator = coordinator
+        self._first_at: float | None = None
+
+    def came(self, now: float) -> None:
+        """Take a signal; `now` is in seconds of the loop's clock."""
+        if self._first_at is None:
+            self._first_at = now
+            self._coordinator.stop()
+        elif now - self._first_at >= _ECHO:
+            self._coordinator.stop_at_once()
+
+
 @contextlib.contextmanager
 def _signals(coordinator: Coordinator) -> Iterator[None]:
     loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        if coordinator._server.should_exit:
-            coordinator._server.force_exit = True
-        coordinator.stop()
-
+    stopping = Stopping(coordinator)
     caught = (signal.SIGTERM, signal.SIGINT)
     for number in caught:
-        loop.add_signal_handler(number, stop)
+        loop.add_signal_handler(number, lambda: stopping.came(loop.time()))
     try:
         yield
     finally:
