@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pty
+import re
 import select
 import subprocess
 import time
@@ -70,11 +71,40 @@ def test_tasks_come_before_workers_and_all_fits(queues: int, monkeypatch: pytest
     assert len(shown.splitlines()) <= 24
     for text in ("Ctrl-C ends", "queue-0", "running-0", "failed-0", "ValueError", "workers 30"):
         assert text in shown
+    left_out = queues - len(re.findall(r"^queue-\d+", shown, re.MULTILINE))
+    assert (f"… and {left_out} more queues" in shown) is (left_out > 0)
+    assert left_out > 0 or queues == 1
     roomy = Console(file=io.StringIO(), width=80, height=200)
     with roomy.capture() as captured:
         roomy.print(live_view("http://127.0.0.1:7077", snapshot, roomy))
     everything = captured.get()
     assert everything.index("running-9") < everything.index("failed-4") < everything.index("worker-29")
+
+
+@pytest.mark.parametrize("height", range(12, 60))
+def test_nothing_is_left_out_without_a_word(height: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    busy = msgspec.structs.replace(queue(17), backlog=9)
+    snapshot = Snapshot(
+        stats=STATS,
+        queues=[*(queue(number) for number in range(17)), busy, queue(18), queue(19)],
+        workers=[worker(number) for number in range(30)],
+        running=[],
+        failed=[],
+    )
+    screen = Console(file=io.StringIO(), width=80, height=height)
+    with screen.capture() as captured:
+        screen.print(live_view("http://127.0.0.1:7077", snapshot, screen))
+    shown = captured.get()
+    assert len(shown.splitlines()) <= height
+    assert "queue-17" in shown  # the one with the most to do
+    for what, every, pattern in (("queues", 20, r"^queue-\d+"), ("workers", 30, r"^worker-\d+")):
+        there = len(re.findall(pattern, shown, re.MULTILINE))
+        told = re.search(rf"… and (\d+) more {what}", shown)
+        if told is not None:
+            assert there + int(told[1]) == every
+        else:
+            assert there == every or len(shown.splitlines()) == height
 
 
 def test_on_a_terminal_it_says_how_to_end_it(coordinator: str) -> None:

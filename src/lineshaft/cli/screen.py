@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
@@ -54,7 +55,9 @@ def _top(snapshot: Snapshot, rows: tuple[int, int, int], *, clip: int | None) ->
     if snapshot.rates is not None:
         parts.append(_rates(snapshot.rates))
     if snapshot.queues:
-        parts.append(make_table(queues.COLUMNS, [queues.row(one) for one in snapshot.queues[:shown_queues]]))
+        busiest = _busiest(snapshot.queues, shown_queues)
+        parts.append(make_table(queues.COLUMNS, [queues.row(one) for one in busiest]))
+        parts += _more(len(snapshot.queues) - len(busiest), "queues")
     if snapshot.running:
         columns = ("running", "name~", "queue?", "worker?", "attempt#?", "since#", "progress#")
         parts.append(make_table(columns, [_running(task) for task in snapshot.running[:shown_running]]))
@@ -64,9 +67,24 @@ def _top(snapshot: Snapshot, rows: tuple[int, int, int], *, clip: int | None) ->
     return parts
 
 
+def _busiest(rows: Sequence[wire.Queue], most: int) -> list[wire.Queue]:
+    """Return those with the most to do where not all fit, in the order that they have."""
+    by_work = sorted(rows, key=lambda queue: queue.backlog + queue.running, reverse=True)
+    chosen = {queue.queue for queue in by_work[:most]}
+    return [queue for queue in rows if queue.queue in chosen]
+
+
+def _more(count: int, what: str) -> list[RenderableType]:
+    """Say that there are others; nothing is left out without a word."""
+    return [Text(f"… and {count} more {what}", "dim")] if count > 0 else []
+
+
 def _workers(snapshot: Snapshot, most: int) -> list[RenderableType]:
-    shown = [workers.row(worker) for worker in snapshot.workers[: max(0, most)]]
-    return [make_table(workers.COLUMNS, shown)] if shown else []
+    every = len(snapshot.workers)
+    shown = every if every <= most else max(0, most - 1)  # a line says how many others there are
+    rows = [workers.row(worker) for worker in snapshot.workers[:shown]]
+    table: list[RenderableType] = [make_table(workers.COLUMNS, rows)] if rows else []
+    return table + (_more(every - shown, "workers") if most + _TABLE_HEAD > 0 else [])
 
 
 def _head(url: str, snapshot: Snapshot) -> Text:
