@@ -8,6 +8,8 @@ TESTS ?= tests
 # The first seed of the simulator and how many follow it; `make soak SEED=50000` goes on elsewhere. The first thousand are in `make test`.
 SEED ?= 1000
 SEEDS ?= 10000
+# How long the crowd of workers stays.
+MINUTES ?= 10
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint style types contracts format bench soak mutants docs package lock environment clean
@@ -43,8 +45,9 @@ format: $(READY) ## bring the code into shape
 bench: $(READY) ## throughput and latency beside other queues, in ten minutes; BENCH="--only lineshaft --quick" for less
 	$(RUN) -m bench $(BENCH)
 
-soak: $(READY) ## the simulator over many seeds (SEED, SEEDS)
+soak: $(READY) ## the simulator over many seeds (SEED, SEEDS), then a crowd of workers (MINUTES)
 	$(RUN) -m tests.simulation --start $(SEED) --seeds $(SEEDS) --keep-going
+	$(RUN) -m tests.faults.soak --minutes $(MINUTES)
 
 mutants: $(READY) ## break the heart in nearly a hundred ways and see that the tests notice each
 	$(RUN) -m tests.mutants

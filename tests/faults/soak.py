@@ -246,7 +246,7 @@ class Soak:
         """Wait until the gauges are back; nobody waits and nothing is held any more."""
         metrics = await self._until(lambda metrics: not any(metrics[name] for name in _GAUGES), within=30)
         self.report.gauges = {name: metrics[name] for name in _GAUGES}
-        self.report.lost_leases = metrics.get("event lease_lost", 0)
+        self.report.lost_leases = metrics.get("event lost", 0)
 
     async def _until(self, true: Callable[[dict[str, float]], bool], *, within: float) -> dict[str, float]:
         """Look at the metrics until something is true of them, but for no longer than `within` seconds."""
