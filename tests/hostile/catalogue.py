@@ -106,7 +106,7 @@ def a_slow_chunked_body(chance: random.Random) -> Attack:
 
 @kind
 def empty_lines(chance: random.Random) -> Attack:
-    return Attack([b"\r\n" * chance.randrange(1, 3000), 0.01, GET])
+    return Attack([b"\r\n" * chance.randrange(1, 3000), 0.01, chance.choice([b"", GET])])
 
 
 @kind

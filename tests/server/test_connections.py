@@ -354,7 +354,7 @@ async def test_a_shutdown_ends_streams(limits: Limits) -> None:
         assert (await line.reader.read()).endswith(b"0\r\n\r\n")
 
 
-@pytest.mark.parametrize("early", [b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"", None])
+@pytest.mark.parametrize("early", [b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"", b"\r\n\r\n", None])
 async def test_an_idle_line_is_closed(early: bytes | None) -> None:
     settings = ServerSettings(store="memory://", listen="127.0.0.1:0", limits=Limits(keep_alive=1))
     async with running(settings) as coordinator, connected(coordinator) as line:
@@ -363,6 +363,8 @@ async def test_an_idle_line_is_closed(early: bytes | None) -> None:
             line.writer.write(post("/nothing", b" " * (1 << 20) + b"{}")[:-1])
             assert (await line.answer())[0] == 404
             line.writer.write(b"}")
+        elif early.isspace():
+            line.writer.write(early)
         elif early:
             line.writer.write(early)
             assert (await line.answer())[0] == 200
@@ -410,3 +412,31 @@ async def test_who_follows_the_changes_and_leaves_is_seen_to_go(coordinator: Coo
         assert (await line.answer(head_only=True))[0] == 200
         line.writer.write_eof()
         assert not (await line.reader.read()).endswith(b"0\r\n\r\n"), "cut off, not ended in good order"
+
+
+async def test_thousands_sent_ahead_are_too_many(coordinator: Coordinator, line: Line) -> None:
+    line.writer.write(GET * 1_000)
+    answered = (await line.reader.read()).count(b"HTTP/1.1 200 ")
+    assert 256 <= answered <= 258, "those within the bound are answered, and then the line ends"
+
+
+async def test_who_takes_nothing_of_the_answers_is_given_up() -> None:
+    settings = ServerSettings(store="memory://", listen="127.0.0.1:0", limits=Limits(keep_alive=1))
+    async with running(settings) as coordinator, connected(coordinator) as line:
+        line.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        described = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        line.writer.write(described * 250)
+        async with asyncio.timeout(10):
+            while True:
+                await asyncio.sleep(0)
+                if not coordinator._server.server_state.connections:
+                    return
+
+
+async def test_nothing_may_follow_a_handshake_before_it_is_answered(line: Line) -> None:
+    line.writer.write(
+        b"GET /_tasks/_session HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\x81\x00"
+    )
+    assert (await line.answer())[0] == 400
+    assert await line.ended()

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import httptools
 import msgspec
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from lineshaft.errors import LineshaftError, Malformed, RequestTimeout, Retryable, Unavailable
+from lineshaft.errors import LineshaftError, Malformed, RequestTimeout, Unavailable
+from lineshaft.server.answering import AnsweringProtocol
 from lineshaft.server.exchange import Exchange, Request
 from lineshaft.server.responses import Response, date_line
 from lineshaft.server.settings import Limits
-from lineshaft.wire import SESSION_PATH, ErrorBody, ErrorInfo
+from lineshaft.wire import SESSION_PATH
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
@@ -36,6 +37,8 @@ _LINGER = 1.0
 _SAY_AGAIN = 60.0
 _PIPELINED = 16
 """Requests read ahead of the one that is served, where that may take long."""
+_AHEAD = 256
+"""Requests that may stand behind the one that is served; a single read may bring thousands."""
 _OFFER = re.compile(rb"\r\nupgrade:(?=[ \t]*h2c)", re.IGNORECASE)
 _SESSION_PATH = SESSION_PATH.encode()
 _SPECIAL = frozenset({b"accept", b"expect", b"transfer-encoding", b"upgrade"})
@@ -56,7 +59,7 @@ class ClientGone(Exception):
     """The client hung up; nobody is there to be answered."""
 
 
-class EdgeProtocol(HttpToolsProtocol):
+class EdgeProtocol(AnsweringProtocol):
     """One connection. `limits` is set on a subclass, see `protocol_with`."""
 
     limits = Limits()
@@ -75,61 +78,8 @@ class EdgeProtocol(HttpToolsProtocol):
         self._eof = False
         self._minds_leaving = False
         self._serving: asyncio.Task[None] | Exchange | None = None
-        self._served: RequestResponseCycle | Exchange | None = None
         self._whole: Exchange | None = None
         """Has arrived whole and is served as soon as the parser has let go."""
-        self._idle_since: float | None = None
-        self.cycle: Any
-
-    async def respond(self, response: Response) -> None:
-        """Answer the request served by a cycle as `send` would, but with one write for head and body."""
-        cycle = self._served
-        assert isinstance(cycle, RequestResponseCycle)
-        if self.flow.write_paused and not cycle.disconnected:
-            await self.flow.drain()
-        if cycle.disconnected:
-            return
-        cycle.response_started = cycle.response_complete = True
-        self._write(response, keep_alive=cycle.keep_alive, bodiless=cycle.scope["method"] == "HEAD")
-        cycle.message_event.set()
-        cycle.on_response()
-
-    def _write(self, response: Response, *, keep_alive: bool, bodiless: bool) -> None:
-        parts = [STATUS_LINE[response.status], date_line()]
-        for name, value in response.headers:
-            parts += (name, b": ", value, b"\r\n")
-        parts.append(b"content-length: %d\r\n" % len(response.body))
-        if response.media is not None:
-            parts += (b"content-type: ", response.media, b"\r\n")
-        parts.append(b"\r\n" if keep_alive else b"connection: close\r\n\r\n")
-        if not bodiless:
-            parts.append(response.body)
-        self.transport.write(b"".join(parts))
-        if not keep_alive:
-            self.transport.close()
-
-    def _answer(self, exchange: Exchange, response: Response) -> None:
-        """Write the answer to a request that was served without a task."""
-        if exchange.disconnected:
-            return
-        if self.flow.write_paused:
-            # The client does not read; its next request is not served before it has.
-            task = self.loop.create_task(self._answer_later(exchange, response))
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
-            return
-        exchange.response_complete = True
-        self._write(response, keep_alive=exchange.keep_alive, bodiless=exchange.request.method == "HEAD")
-        self.on_response_complete()
-
-    async def _answer_later(self, exchange: Exchange, response: Response) -> None:
-        await self.flow.drain()
-        self._answer(exchange, response)
-
-    @property
-    def gone(self) -> bool:
-        """Whether nothing that is written now will reach the client."""
-        return bool(self.transport.is_closing())
 
     # -- the connection --------------------------------------------------------------------------
 
@@ -151,51 +101,12 @@ class EdgeProtocol(HttpToolsProtocol):
         self.transport.write(self._rendered(Unavailable("too many connections are open", retry_after=1)))
         self.transport.close()
 
-    def _await_next(self) -> None:
-        """Begin to count how long the line is idle; one timer looks again and again, not one a request."""
-        self._idle_since = self.loop.time()
-        if self.timeout_keep_alive_task is None:
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
-
-    def _unset_keepalive_if_required(self) -> None:
-        self._idle_since = None
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Close a line that has been idle for long."""
-        self.timeout_keep_alive_task = None
-        if self._idle_since is None:
-            return
-        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
-        if left > 0:
-            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
-        else:
-            super().timeout_keep_alive_handler()
-
-    def _look_no_more(self) -> None:
-        """End the timer, which would keep all of this alive after the line has ended, or become a session."""
-        if self.timeout_keep_alive_task is not None:
-            self.timeout_keep_alive_task.cancel()
-            self.timeout_keep_alive_task = None
-
-    def on_response_complete(self) -> None:
-        """Go on with what was sent ahead, or wait for the next request."""
-        self.server_state.total_requests += 1
-        if self.transport.is_closing():
-            return
-        self.flow.resume_reading()
-        if self.pipeline:
-            cycle, app = self.pipeline.pop()
-            self._start_asgi_task(cycle, app)
-        else:
-            self._await_next()
-
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
         serving, served = self._serving, self._served
         super().connection_lost(exc)
         self._look_no_more()
+        self._watch_no_more()
         for waiting, _ in self.pipeline:
             waiting.disconnected = True
         self.pipeline.clear()
@@ -234,7 +145,6 @@ class EdgeProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
-        self._idle_since = None
         # A head that comes in one small piece is small; only others are counted.
         self._head_counts = self._in_head or len(data) > self.limits.head
         if b"h2c" in data and (self._in_head or not self._receiving):
@@ -244,6 +154,9 @@ class EdgeProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._serve_whole()
             if self._should_upgrade():
+                if data[upgrade.args[0] :] or self._busy:
+                    self._refuse(Malformed("a handshake is the last that is sent until it is answered"))
+                    return
                 self._disarm()
                 self._look_no_more()
                 self.handle_websocket_upgrade()
@@ -266,7 +179,10 @@ class EdgeProtocol(HttpToolsProtocol):
     # -- the parser's callbacks --------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
+        if len(self.pipeline) >= _AHEAD:
+            self._raise(Malformed(f"more than {_AHEAD} requests were sent ahead of their answers"))
         self._receiving = self._in_head = True
+        self._idle_since = None
         self._head_size = 0
         self.url = b""
         self.headers = []
@@ -417,17 +333,6 @@ class EdgeProtocol(HttpToolsProtocol):
             self.loop.call_later(_LINGER, self.transport.close)
         else:
             self.transport.close()
-
-    def _rendered(self, refusal: LineshaftError) -> bytes:
-        body = _encode(
-            ErrorBody(error=ErrorInfo(type=refusal.type, reason=refusal.reason, field=refusal.field))
-        )
-        head = [STATUS_LINE[refusal.status]]
-        head.append(date_line())
-        if isinstance(refusal, Retryable):
-            head.append(b"retry-after: %d\r\n" % math.ceil(refusal.retry_after or 1))
-        head.append(b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body))
-        return b"".join([*head, b"connection: close\r\n\r\n", body])
 
     def _disarm(self) -> None:
         if self._deadline is not None:
