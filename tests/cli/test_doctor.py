@@ -71,6 +71,7 @@ def test_another_program_has_the_port(tmp_path: Path) -> None:
     assert "look at the address" in found["todo"]
 
 
+@pytest.mark.slow  # it waits as long as a person would
 def test_the_coordinator_is_frozen(start: Start, tmp_path: Path) -> None:
     served = start("serve", "--store", "memory://", "--listen", "127.0.0.1:0", "--json", ready="\n")
     served.process.send_signal(signal.SIGSTOP)
@@ -329,6 +330,7 @@ def test_sqlite_is_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "newer SQLite" in found["todo"]
 
 
+@pytest.mark.slow  # it waits as long as a person would
 def test_the_port_is_taken_by_something_that_does_not_speak(tmp_path: Path) -> None:
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))
