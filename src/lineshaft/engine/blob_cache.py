@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Sequence
 
 from lineshaft.core.batch import Batch, Blob
 from lineshaft.engine.answers import not_durable, unreadable
@@ -13,6 +14,9 @@ Key = tuple[Blob, int]
 Request = tuple[Sequence[Key], "asyncio.Future[list[bytes | None]]"]
 
 _KEYS_AT_ONCE = 2_000
+_OVERHEAD = 200
+"""Bytes that an entry costs beside its JSON."""
+_HOLES = 1_000
 
 
 class BlobCache:
@@ -25,6 +29,9 @@ class BlobCache:
         self._most_bytes = most_bytes
         self._bytes = 0
         self._data: dict[Key, bytes] = {}
+        self._order: deque[Key] = deque()
+        """Keys as they came, some of which may be gone. The first key of a dict from whose front much was
+        deleted would be found only behind all the holes."""
 
     def __contains__(self, key: Key) -> bool:
         return key in self._data
@@ -35,26 +42,32 @@ class BlobCache:
     def add(self, batch: Batch) -> None:
         """Take over what a batch, now durable, has written."""
         for gone in batch.forgotten:
-            self._drop((kind, gone.seq) for kind in Blob)
+            for kind in Blob:
+                self._drop((kind, gone.seq))
+        known, largest = self._data, self._most_bytes // 8
         for kind, seq, data in batch.blobs:
             key = (kind, seq)
-            self._drop((key,))
-            if data is not None and len(data) <= self._most_bytes // 8:
-                self._data[key] = data
-                self._bytes += len(data) + 200
+            if key in known:
+                self._drop(key)
+            if data is not None and len(data) <= largest:
+                known[key] = data
+                self._order.append(key)
+                self._bytes += len(data) + _OVERHEAD
         while self._bytes > self._most_bytes:
-            self._drop((next(iter(self._data)),))
+            self._drop(self._order.popleft())
+        if len(self._order) > 2 * len(known) + _HOLES:
+            self._order = deque(known)
 
     def clear(self) -> None:
         """Forget everything."""
         self._data.clear()
+        self._order.clear()
         self._bytes = 0
 
-    def _drop(self, keys: Iterable[Key]) -> None:
-        for key in keys:
-            data = self._data.pop(key, None)
-            if data is not None:
-                self._bytes -= len(data) + 200
+    def _drop(self, key: Key) -> None:
+        data = self._data.pop(key, None)
+        if data is not None:
+            self._bytes -= len(data) + _OVERHEAD
 
 
 class BlobReader:

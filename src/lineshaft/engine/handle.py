@@ -31,7 +31,7 @@ class Handle(asyncio.Future[Any]):
     )
 
     def __init__(self, command: Command, weight: int, loop: asyncio.AbstractEventLoop) -> None:
-        # Named because to look for the running loop costs more than all the rest of this: it asks for the pid.
+        # To look for the running loop costs more than all the rest of this: it asks for the pid.
         super().__init__(loop=loop)
         self.command = command
         self.intake: Intake | None = None
