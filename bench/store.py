@@ -1,7 +1,7 @@
 """Measure a store by itself: commits of 1, 100 and 500 tasks, from enqueue over claim to completion.
 
-    python bench/store.py                       # memory and SQLite in a temporary directory
-    python bench/store.py sqlite:///bench.db --tasks 100000 --sizes 1,100,500 --queued 1000000
+    python -m bench.store                       # memory and SQLite in a temporary directory
+    python -m bench.store sqlite:///bench.db --tasks 100000 --sizes 1,100,500 --queued 1000000
 
 A task's life is three commits: enqueue (row, identity, payload), claim (row), completion (row, result). Ids
 are random unless `--ordered`. "busy" repeats the measurement beside a thread that never gives up the
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import random
 import statistics
 import tempfile
@@ -21,99 +20,50 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lineshaft.core.batch import Batch, Blob, Change, Counters
+from bench.own.lives import NOW, WEEK, Blobs, Committer, claimed, completed, queued
+from lineshaft.core.batch import Blob
 from lineshaft.core.commands import Filter
-from lineshaft.core.task import Attempt, Lease, Run, Settled, Spec, State, Task
+from lineshaft.core.task import Spec, State, Task
 from lineshaft.store.base import Ownership, Query, Store
 from lineshaft.store.urls import open_store
 
-NOW = 1_767_312_245_678
-WEEK = 7 * 24 * 3_600_000
 SPEC = Spec(name="send-mail", queue="mail")
 
 
-class Bench:
-    """A store, and the next position and arrival number."""
+class Bench(Committer):
+    """A store, the next number of arrival, and how long its commits took."""
 
     def __init__(self, store: Store, ownership: Ownership, *, ordered: bool) -> None:
-        self.store = store
-        self.ownership = ownership
-        self.position = 0
+        super().__init__(store, ownership)
         self.seq = 0
         self.times: list[float] = []
         self._ordered = ordered
         self._chance = random.Random(1)
 
-    async def commit(self, tasks: list[Task], blobs: list[tuple[Blob, int, bytes | None]]) -> None:
-        self.position += 1
-        changes = [
-            Change(task.seq, task.tenant, task.id, task.spec.name, task.spec.queue, task.state, NOW)
-            for task in tasks
-        ]
-        batch = Batch(
-            position=self.position,
-            nonce=os.urandom(16),
-            counters=Counters(NOW, self.seq, self.seq),
-            tasks=tasks,
-            blobs=blobs,
-            changes=changes,
-        )
+    async def write(self, rows: list[Task], blobs: Blobs) -> None:
+        """Make one commit, and time it."""
         begun = time.perf_counter()
-        await self.store.commit(self.ownership, batch)
+        await self.commit(rows, blobs, last_seq=self.seq)
         self.times.append(time.perf_counter() - begun)
 
     async def enqueue(self, count: int) -> list[Task]:
-        tasks = [
-            Task(
-                seq=self.seq + number,
-                tenant="default",
-                id=self._id(self.seq + number),
-                spec=SPEC,
-                state=State.QUEUED,
-                run_at=NOW,
-                created_at=NOW,
-            )
-            for number in range(count)
-        ]
+        """Enqueue so many tasks in one commit."""
+        tasks = [queued(seq, SPEC, self._id(seq)) for seq in range(self.seq, self.seq + count)]
         self.seq += count
-        await self.commit(tasks, [(Blob.PAYLOAD, task.seq, b'{"invoice_id": 3}') for task in tasks])
+        await self.write(tasks, [(Blob.PAYLOAD, task.seq, b'{"invoice_id": 3}') for task in tasks])
         return tasks
 
     async def live(self, count: int) -> None:
         """Enqueue, claim and complete so many tasks in three commits."""
         tasks = await self.enqueue(count)
-        await self.commit([_claimed(task) for task in tasks], [])
-        await self.commit(
-            [_completed(task) for task in tasks], [(Blob.RESULT, task.seq, b'"sent"') for task in tasks]
-        )
+        await self.write([claimed(task) for task in tasks], [])
+        results = [(Blob.RESULT, task.seq, b'"sent"') for task in tasks]
+        await self.write([completed(task) for task in tasks], results)
 
     def _id(self, seq: int) -> str:
-        return f"{NOW + seq // 50:012x}{seq:014x}" if self._ordered else f"{self._chance.getrandbits(128):032x}"
-
-
-def _claimed(task: Task) -> Task:
-    twin = task.snapshot()
-    twin.state = State.RUNNING
-    lease = Lease(task.seq, 30_000, NOW, NOW + 30_000, "host-1", "c0ffee", "claim-1", NOW)
-    twin.run = Run(attempt=1, lease=lease, started_at=NOW)
-    return twin
-
-
-def _completed(task: Task) -> Task:
-    twin = task.snapshot()
-    twin.state = State.COMPLETED
-    attempt = Attempt(1, 1, task.seq, "host-1", NOW, NOW, NOW, "completed")
-    settled = Settled(task.seq, b"12345678", State.COMPLETED, None, 7)
-    twin.run = Run(
-        attempt=1,
-        settled=settled,
-        started_at=NOW,
-        finished_at=NOW,
-        prune_at=NOW + WEEK,
-        has_result=True,
-        attempts=(attempt,),
-    )
-    return twin
+        return (
+            f"{NOW + seq // 50:012x}{seq:014x}" if self._ordered else f"{self._chance.getrandbits(128):032x}"
+        )
 
 
 @contextmanager
@@ -136,6 +86,7 @@ def busy_thread() -> Iterator[None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
+    """Leave the interpreter alone."""
     yield
 
 

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import time
 
-from lineshaft.core.batch import Batch, Blob, Change, Counters
-from lineshaft.core.task import Attempt, Lease, Run, Settled, Spec, State, Task
+from bench.own.lives import NOW, Committer, claimed, completed, queued
+from lineshaft.core.batch import Blob
+from lineshaft.core.task import Spec, Task
 from lineshaft.store.urls import open_store
 
-NOW = 1_767_312_245_678
-WEEK = 7 * 24 * 3_600_000
 SPEC = Spec(name="noop", queue="bulk")
 PAYLOAD = b'"%s"' % (b"x" * 98)
-
-Blobs = list[tuple[Blob, int, bytes | None]]
 
 
 async def write_lives(url: str, tasks: int, *, enqueues: int, reports: int) -> tuple[float, float]:
@@ -25,35 +21,21 @@ async def write_lives(url: str, tasks: int, *, enqueues: int, reports: int) -> t
     """
     store = open_store(url)
     await store.open(address="bench")
-    ownership = await store.acquire(0, b"bench")
-    position = 0
-
-    async def commit(rows: list[Task], blobs: Blobs) -> None:
-        nonlocal position
-        position += 1
-        changes = [Change(t.seq, t.tenant, t.id, t.spec.name, t.spec.queue, t.state, NOW) for t in rows]
-        batch = Batch(
-            position=position,
-            nonce=os.urandom(16),
-            counters=Counters(NOW, tasks, tasks),
-            tasks=rows,
-            blobs=blobs,
-            changes=changes,
-        )
-        await store.commit(ownership, batch)
-
+    committer = Committer(store, await store.acquire(0, b"bench"))
     chunks = [[_queued(seq) for seq in chunk] for chunk in _split(tasks, enqueues)]
     began = time.perf_counter()
     for rows in chunks:
-        await commit(rows, [(Blob.PAYLOAD, task.seq, PAYLOAD) for task in rows])
+        payloads = [(Blob.PAYLOAD, task.seq, PAYLOAD) for task in rows]
+        await committer.commit(rows, payloads, last_seq=tasks)
     enqueued = time.perf_counter() - began
     held: list[Task] = []
     work = [[_queued(seq) for seq in chunk] for chunk in _split(tasks, max(1, reports - 1))]
-    claims = [([_claimed(t) for t in rows], [_completed(t) for t in rows]) for rows in work]
+    claims = [([claimed(t) for t in rows], [completed(t) for t in rows]) for rows in work]
     began = time.perf_counter()
-    for claimed, completed in [*claims, ([], [])]:
-        await commit([*held, *claimed], [(Blob.RESULT, task.seq, b'"ok"') for task in held])
-        held = completed
+    for taken, done in [*claims, ([], [])]:
+        results = [(Blob.RESULT, task.seq, b'"ok"') for task in held]
+        await committer.commit([*held, *taken], results, last_seq=tasks)
+        held = done
     drained = time.perf_counter() - began
     await store.close()
     return enqueued, drained
@@ -65,35 +47,4 @@ def _split(tasks: int, parts: int) -> list[range]:
 
 
 def _queued(seq: int) -> Task:
-    return Task(
-        seq=seq,
-        tenant="default",
-        id=f"{NOW:012x}{seq:014x}",
-        spec=SPEC,
-        state=State.QUEUED,
-        run_at=NOW,
-        created_at=NOW,
-    )
-
-
-def _claimed(task: Task) -> Task:
-    twin = task.snapshot()
-    twin.state = State.RUNNING
-    lease = Lease(task.seq, 30_000, NOW, NOW + 30_000, "raw", "c0ffee", "claim-1", NOW)
-    twin.run = Run(attempt=1, lease=lease, started_at=NOW)
-    return twin
-
-
-def _completed(task: Task) -> Task:
-    twin = task.snapshot()
-    twin.state = State.COMPLETED
-    twin.run = Run(
-        attempt=1,
-        settled=Settled(task.seq, b"12345678", State.COMPLETED, None, 7),
-        started_at=NOW,
-        finished_at=NOW,
-        prune_at=NOW + WEEK,
-        has_result=True,
-        attempts=(Attempt(1, 1, task.seq, "raw", NOW, NOW, NOW, "completed"),),
-    )
-    return twin
+    return queued(seq, SPEC, f"{NOW:012x}{seq:014x}")
