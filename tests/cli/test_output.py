@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
@@ -59,3 +61,10 @@ def test_without_room_optional_columns_go_from_the_last_and_text_is_broken() -> 
     assert len(lines(40)) > 3
     assert all(len(line) <= 40 for line in lines(40))
     assert any("id-of-something" in line for line in lines(40))
+
+
+def test_a_coordinator_that_says_where_it_is_does_not_load_rich() -> None:
+    said = "import lineshaft.cli.main, sys; from lineshaft.cli.output import Output; "
+    said += "Output(as_json=False).say('serves'); sys.exit('rich' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("serves\n", 0)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.text import Text
 
 from lineshaft.cli.exits import ExitCode
 from lineshaft.cli.output import STYLES, visible
 from lineshaft.cli.session import Session
+
+if TYPE_CHECKING:
+    from lineshaft.cli.findings import Finding
 
 
 async def doctor(
@@ -44,10 +46,9 @@ async def doctor(
     return ExitCode.OK if healthy else ExitCode.FAILED
 
 
-def _show(session: Session, finding: object) -> None:
-    from lineshaft.cli.findings import Finding
+def _show(session: Session, finding: Finding) -> None:
+    from rich.text import Text
 
-    assert isinstance(finding, Finding)
     line = Text.assemble(
         (f"{finding.status:<8}", STYLES[finding.status]),
         (f"{finding.check}: ", "bold"),

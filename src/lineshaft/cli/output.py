@@ -87,9 +87,13 @@ class Output:
 
     def say(self, text: str, *, style: str = "") -> None:
         """Print a sentence that is the command's result."""
-        from rich.text import Text
+        if style:
+            from rich.text import Text
 
-        console().print(Text(visible(text), style=style), soft_wrap=True)
+            console().print(Text(visible(text), style=style), soft_wrap=True)
+        else:
+            # A coordinator says one sentence in its life, and need not carry rich for it ever after.
+            sys.stdout.write(visible(text) + "\n")
         sys.stdout.flush()
 
     def note(self, text: str, *, style: str = "") -> None:

@@ -6,19 +6,21 @@ import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-import msgspec
-from rich.progress import Progress
+from typing import TYPE_CHECKING
 
 from lineshaft.cli.demo.files import Listing, find_files, task_id, walk_again
 from lineshaft.cli.demo.handlers import QUEUE
 from lineshaft.cli.demo.proof import Proof, prove
+from lineshaft.cli.demo.report import Recovered, Report
 from lineshaft.cli.demo.watch import Watch
 from lineshaft.cli.demo.work import Coordinator
 from lineshaft.cli.exits import ExitCode
 from lineshaft.cli.processes import Child, LocalCoordinator, Processes
 from lineshaft.cli.trouble import Trouble
 from lineshaft.values.instants import parse_instant
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 WORKERS = 2
 MOST_AT_ONCE = 32
@@ -29,44 +31,6 @@ MANY = 2000
 """With fewer files each task pauses a little, so that there is a middle in which to kill."""
 LASTS = 2.5
 """Seconds that the work on few files is stretched to."""
-
-
-class Recovered(msgspec.Struct, kw_only=True):
-    """What went wrong on purpose, and what became of it."""
-
-    held_by_killed: int = 0
-    """Tasks that the killed worker held when it died."""
-    lost_leases: int = 0
-    retried: int = 0
-    """Tasks that completed in a later attempt than their first."""
-    redelivered: int = 0
-    """Outcomes of tasks begun before the coordinator died, delivered by their worker after it was back."""
-    downtime: float = 0.0
-    """Seconds from the coordinator's death until it took work again."""
-
-
-class Report(msgspec.Struct, kw_only=True):
-    """What the demo has to tell."""
-
-    directory: str
-    files: int
-    links: int
-    special: int
-    closed: int
-    seconds: float = 0.0
-    """From the first enqueue to the last outcome, everything that was killed included."""
-    recovered: Recovered
-    proof: Proof
-
-    @property
-    def files_per_second(self) -> float:
-        """Tasks completed a second, over the whole run."""
-        return self.proof.completed / self.seconds if self.seconds else 0.0
-
-    @property
-    def bytes_per_second(self) -> float:
-        """Bytes hashed a second, over the whole run."""
-        return self.proof.bytes / self.seconds if self.seconds else 0.0
 
 
 class Story:
