@@ -113,6 +113,7 @@ def _create(memory: Memory, tenant: Tenant, new: NewTask) -> Task:
     )
     ledger.seq += 1
     tenant.tasks[task.id] = task
+    memory.note_id(tenant, task.id)
     if memory.gone:
         memory.gone.pop((tenant.name, task.id), None)
     tenant.queue(task.spec.queue).counts[task.state] += 1

@@ -20,6 +20,7 @@ from lineshaft.core.fleet import Worker
 from lineshaft.core.lanes import Lane
 from lineshaft.core.ledger import Ledger
 from lineshaft.core.replies import Directive, Found
+from lineshaft.core.stored_ids import AHEAD, RECORD, is_time_ordered, last_id_like, last_id_of
 from lineshaft.core.task import KEPT_ATTEMPTS as _KEPT
 from lineshaft.core.task import STATE_WORDS, Attempt, Lease, Run, Spec, State, Task
 from lineshaft.core.tenants import Queue, Tenant, Wait
@@ -67,6 +68,9 @@ class Memory:
         """Deleted tasks → the position that deletes them; the store may show them until then."""
         self._finished: deque[tuple[int, Task]] = deque()
         self._sizes: dict[int, int] = {}
+        # Of a new store nothing is; of another nothing above what could be made when it was written last.
+        self._highest_stored = last_id_of(snapshot.counters.now + AHEAD) if snapshot.position else ""
+        self._ahead = (-1, "")
         self._load(snapshot)
 
     @property
@@ -78,7 +82,7 @@ class Memory:
         """Return the tenant, made on first sight."""
         tenant = self.tenants.get(name)
         if tenant is None:
-            tenant = self.tenants[name] = Tenant(name)
+            tenant = self.tenants[name] = Tenant(name, self._highest_stored)
         return tenant
 
     def share_size(self, size: int) -> int:
@@ -97,6 +101,8 @@ class Memory:
             task = tasks.get(task_id)
             if task is not None and (task.run is None or task.run.prune_at is None):
                 continue  # open
+            if task is None and self.is_new(tenant, task_id):
+                continue
             key = (tenant.name, task_id)
             if key in self.found or key in self.gone or not (task is None or self.may_be_pruned(task)):
                 continue
@@ -112,6 +118,8 @@ class Memory:
             if key in self.gone:
                 return None
             if key not in self.found:
+                if self.is_new(tenant, task_id):
+                    return None
                 raise Missing([key])
             task = self.found[key]
             if task is not None:
@@ -123,6 +131,25 @@ class Memory:
             if prune_at is not None and prune_at <= self.ledger.now:
                 return None
         return task
+
+    def is_new(self, tenant: Tenant, task_id: str) -> bool:
+        """Tell whether an id that is not in memory cannot be in the store either; False where unsure."""
+        return task_id > tenant.highest_stored and is_time_ordered(task_id)
+
+    def note_id(self, tenant: Tenant, task_id: str) -> None:
+        """See to it that after the next load a created task's id is not taken for new."""
+        if (
+            task_id > self._ahead_at(self.ledger.now)
+            and is_time_ordered(task_id)
+            and task_id > tenant.highest_ahead
+        ):
+            tenant.highest_ahead = last_id_like(task_id)
+            self.put_record(RECORD, tenant.name, "", tenant.highest_ahead.encode())
+
+    def _ahead_at(self, now: int) -> str:
+        if self._ahead[0] != now:
+            self._ahead = (now, last_id_of(now + AHEAD))
+        return self._ahead[1]
 
     def may_be_pruned(self, task: Task) -> bool:
         """Tell whether a finished task that is in memory may be gone from the store, and off the counters."""
@@ -143,9 +170,12 @@ class Memory:
             if position >= committed:
                 break
             finished.popleft()
-            tasks = self.tenants[task.tenant].tasks
-            if tasks.get(task.id) is task and task.state >= State.COMPLETED and task.seq not in rows:
-                del tasks[task.id]
+            tenant = self.tenants[task.tenant]
+            task_id = task.id
+            if tenant.tasks.get(task_id) is task and task.state >= State.COMPLETED and task.seq not in rows:
+                del tenant.tasks[task_id]
+                if task_id > tenant.highest_stored and is_time_ordered(task_id):
+                    tenant.highest_stored = task_id
         for key, position in list(self.gone.items()):
             if position < self.ledger.position - 1:
                 del self.gone[key]
@@ -341,6 +371,9 @@ class Memory:
             self.set_switches(tenant.queue(record.key), data)
         elif record.kind == "drain":
             tenant.fleet.draining[record.key] = data.decode()
+        elif record.kind == RECORD:
+            tenant.highest_ahead = data.decode()
+            tenant.highest_stored = max(tenant.highest_stored, tenant.highest_ahead)
         self.records[(record.kind, record.tenant, record.key)] = data
 
     def _load_lease(self, tenant: Tenant, task: Task, lease: Lease) -> None:

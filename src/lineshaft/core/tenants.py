@@ -45,6 +45,8 @@ class Tenant:
         "claimers",
         "claims",
         "fleet",
+        "highest_ahead",
+        "highest_stored",
         "name",
         "parked_by_claim_id",
         "queues",
@@ -53,8 +55,12 @@ class Tenant:
         "waits",
     )
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, highest_stored: str = "") -> None:
         self.name = name
+        self.highest_stored = highest_stored
+        """No time-ordered id above it is in the store without being in memory."""
+        self.highest_ahead = ""
+        """The record that says how far ahead of the shard's time ids have been."""
         self.tasks: dict[str, Task] = {}
         self.queues: dict[str, Queue] = {}
         self.fleet = Fleet()

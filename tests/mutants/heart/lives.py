@@ -24,6 +24,29 @@ LIVES = (
         ),
     ),
     mutant(
+        "evicted-id-taken-for-new",
+        "an id that memory has evicted is taken for one that was never stored",
+        Edit("core/memory.py", "tenant.highest_stored = task_id", "pass"),
+        caught_by=("core/test_stored_ids.py::test_an_evicted_task_is_found_again",),
+    ),
+    mutant(
+        "loaded-id-taken-for-new",
+        "an id that was stored before the load is taken for one that was never stored",
+        Edit("core/memory.py", "if snapshot.position else", "if False else"),
+        caught_by=(
+            (
+                "core/test_stored_ids.py"
+                "::test_after_a_load_an_id_from_before_is_looked_for_and_a_later_one_is_not"
+            ),
+        ),
+    ),
+    mutant(
+        "fast-clock-forgotten",
+        "an id that a client's fast clock has put ahead of time is taken for new after a load",
+        Edit("core/enqueue.py", "memory.note_id(tenant, task.id)", "pass"),
+        caught_by=("core/test_stored_ids.py::test_an_id_of_a_fast_clock_is_found_after_a_load",),
+    ),
+    mutant(
         "digest-taken-for-an-id",
         "two ids whose digests are equal name one task (SQLite)",
         Edit("store/sqlite_read.py", "if (task.tenant, task.id) == keys[number]:", "if True:"),
