@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Un
 
 import msgspec
 
-from lineshaft.errors import BY_TYPE, Conflict, LineshaftError
 from lineshaft.sdk.connections import Connections
 from lineshaft.sdk.context import Context
-from lineshaft.sdk.failures import EnqueueFailed, WrongArgument, WrongDefinition
+from lineshaft.sdk.enqueueing import check_all_enqueued, chunks, enqueue_body
+from lineshaft.sdk.failures import WrongArgument, WrongDefinition
 from lineshaft.sdk.handle import WAIT, Handle
 from lineshaft.sdk.options import TaskOptions, checked
 from lineshaft.sdk.sync import SyncClient
@@ -34,7 +34,7 @@ from lineshaft.sdk.task import (
 from lineshaft.sdk.transport import Transport
 from lineshaft.sdk.worker_settings import DEFAULT_CONCURRENCY, Queues, WorkerOptions, worker_settings
 from lineshaft.values.ids import check_name
-from lineshaft.wire import CALLS, Call, ErrorInfo
+from lineshaft.wire import CALLS, Call
 from lineshaft.wire import tasks as wire
 
 if TYPE_CHECKING:
@@ -44,9 +44,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 M = TypeVar("M", bound=Middleware)
 A = TypeVar("A", bound=AfterExecution)
-
-MAX_BULK = 1_000
-MAX_BULK_BYTES = 4 * 1024 * 1024
 
 
 class Client:
@@ -162,20 +159,13 @@ class Client:
         for call in calls:
             if not hasattr(call, "payload"):
                 raise WrongArgument(f"expected what `task.bind(…)` makes, not {call!r}", field="calls")
-            bodies.append(_body(call.task, call.payload, connection.new_id))
+            bodies.append(enqueue_body(call.task, call.payload, connection.new_id))
             decoders.append(call.task.definition.result)
         items: list[wire.BulkItem] = []
-        for chunk in _chunks(bodies):
+        for chunk in chunks(bodies):
             answer: wire.BulkAnswer = await self.call(CALLS["bulk"], body=chunk, timeout=30.0)
             items += answer.items
-        errors = {at: _error(item) for at, item in enumerate(items) if item.status >= 400}
-        if errors:
-            first = min(errors)
-            raise EnqueueFailed(
-                f"{len(errors)} of {len(items)} tasks were refused, the first (number {first}): "
-                f"{errors[first].reason}",
-                errors=errors,
-            )
+        check_all_enqueued(items)
         return [
             Handle(self, item.task_id or body.task_id or "", decoder, created=item.created is not False)
             for body, item, decoder in zip(bodies, items, decoders, strict=True)
@@ -331,45 +321,12 @@ class Client:
 
     async def _enqueue(self, task: Task[Any, R], payload: bytes, *, wait: float | None = None) -> Handle[R]:
         connection = self._connections.current()
-        body = _body(task, payload, connection.new_id)
+        body = enqueue_body(task, payload, connection.new_id)
         query = None if wait is None else wire.EnqueueQuery(wait=round(wait, 3))
         answer: wire.Enqueued = await connection.transport.call(
             CALLS["enqueue"], query=query, body=body, timeout=(wait or 0.0) + 15.0
         )
         return Handle(self, answer.task_id, task.definition.result, seen=answer, created=answer.created)
-
-
-def _body(task: Task[Any, Any], payload: bytes, new_id: Callable[[], str]) -> wire.Enqueue:
-    body = wire.Enqueue(name=task.definition.name, payload=msgspec.Raw(payload), **task.fields)
-    if body.task_id is None:
-        body.task_id = new_id()
-    return body
-
-
-def _chunks(bodies: list[wire.Enqueue]) -> Iterable[list[wire.Enqueue]]:
-    chunk: list[wire.Enqueue] = []
-    size = 0
-    for body in bodies:
-        length = _length(body.payload) + 512
-        if chunk and (len(chunk) == MAX_BULK or size + length > MAX_BULK_BYTES):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(body)
-        size += length
-    if chunk:
-        yield chunk
-
-
-def _length(raw: object) -> int:
-    return len(raw) if isinstance(raw, bytes) else len(memoryview(raw)) if isinstance(raw, msgspec.Raw) else 0
-
-
-def _error(item: wire.BulkItem) -> LineshaftError:
-    if item.error is None:
-        return LineshaftError(f"refused with status {item.status}", task_id=item.task_id)
-    info = msgspec.json.decode(msgspec.json.encode(item.error), type=ErrorInfo)
-    kind = BY_TYPE.get(info.type, Conflict if item.status == 409 else LineshaftError)
-    return kind(info.reason, field=info.field, task_id=info.task_id)
 
 
 def _same_function(one: Callable[..., Any] | None, other: Callable[..., Any] | None) -> bool:
