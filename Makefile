@@ -5,7 +5,8 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 TESTS ?= tests
-# The first seed of the simulator and how many follow it; `make soak SEED=50000` goes on elsewhere. The first thousand are in `make test`.
+# The first seed of the simulator and how many follow it; `make soak SEED=50000` goes on elsewhere.
+# The first thousand are in `make test`.
 SEED ?= 1000
 SEEDS ?= 10000
 # How long the crowd of workers stays.
@@ -20,8 +21,13 @@ help: ## list the targets
 demo: $(READY) ## real work, a killed worker, a restarted coordinator, nothing lost
 	$(VENV)/bin/lineshaft demo
 
+# Those that kill and freeze processes come last and one by one: they need the machine for themselves.
 test: $(READY) ## every test, and the branch coverage of the core
-	$(RUN) -m pytest $(TESTS) --cov --cov-report=term-missing:skip-covered
+	@status=0; \
+	$(RUN) -m pytest $(TESTS) -m "not faults" -n auto --dist loadfile --cov --cov-report=term-missing:skip-covered \
+		|| status=$$?; \
+	$(RUN) -m pytest $(TESTS) -m faults || [ $$? -eq 5 ] || status=$$?; \
+	exit $$status
 
 check: lint ## what a change must pass before it is committed; in a few minutes
 	$(RUN) -m pytest $(TESTS) -m "not slow and not faults" --seeds=10 -q -n auto
