@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 
-from lineshaft.errors import BY_TYPE, Conflict, LineshaftError
+from lineshaft.errors import LineshaftError
 from lineshaft.sdk.failures import EnqueueFailed
+from lineshaft.sdk.refusals import refusal
 from lineshaft.sdk.task import Task
 from lineshaft.wire import ErrorInfo
 from lineshaft.wire import tasks as wire
@@ -66,5 +67,4 @@ def _error(item: wire.BulkItem) -> LineshaftError:
     if item.error is None:
         return LineshaftError(f"refused with status {item.status}", task_id=item.task_id)
     info = msgspec.json.decode(msgspec.json.encode(item.error), type=ErrorInfo)
-    kind = BY_TYPE.get(info.type, Conflict if item.status == 409 else LineshaftError)
-    return kind(info.reason, field=info.field, task_id=info.task_id)
+    return refusal(info, status=item.status)

@@ -16,11 +16,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from lineshaft.errors import BY_TYPE, LineshaftError
+from lineshaft.errors import LineshaftError
 from lineshaft.sdk import reports
 from lineshaft.sdk.backoff import Backoff
 from lineshaft.sdk.context import Context, News
 from lineshaft.sdk.held import Held
+from lineshaft.sdk.refusals import refusal
 from lineshaft.sdk.transport import Transport
 from lineshaft.wire import CALLS
 from lineshaft.wire.workers import ItemAnswer, Report
@@ -194,7 +195,7 @@ class Heart:
             elif item.directive == "drain":
                 self._carry(held.pool.directive, held, "drain", item.reason)
             return
-        error = BY_TYPE.get(item.error.type, LineshaftError)(item.error.reason)
+        error = refusal(item.error, status=item.status)
         if reports.is_final(error):
             self._held.pop(held.task.lease_token, None)
             if not held.reported:

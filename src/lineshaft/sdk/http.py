@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, unquote, urlencode, urlsplit
@@ -20,9 +19,10 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from lineshaft.errors import BY_TYPE, Invalid, LineshaftError, Overloaded, Retryable, Unavailable
+from lineshaft.errors import Invalid, LineshaftError, Retryable, Unavailable
 from lineshaft.sdk.backoff import repeat
 from lineshaft.sdk.push import WebSocketSession
+from lineshaft.sdk.refusals import error_of_status, refusal
 from lineshaft.sdk.tracing import traceparent
 from lineshaft.sdk.transport import PushSession
 from lineshaft.wire import SESSION_PATH, Call, ErrorBody, Hello
@@ -33,7 +33,6 @@ RETRY_FOR = 10.0
 
 _logger = logging.getLogger("lineshaft.http")
 _JSON = {"Content-Type": "application/json"}
-_GATEWAY = {HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -243,23 +242,5 @@ def _refusal(status: int, raw: bytes, retry_after: str | None) -> LineshaftError
         body = msgspec.json.decode(raw, type=ErrorBody)
     except msgspec.MsgspecError:
         reason = f"status {status} without an explanation"
-        return _by_status(status)(reason, retry_after=pause)
-    error = body.error
-    kind = BY_TYPE.get(error.type) or _by_status(status)
-    return kind(
-        error.reason,
-        field=error.field,
-        task_id=error.task_id,
-        retry_after=pause if pause is not None else body.retry_after,
-    )
-
-
-def _by_status(status: int) -> type[LineshaftError]:
-    if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return Overloaded
-    if status == HTTPStatus.SERVICE_UNAVAILABLE or status in _GATEWAY:
-        return Unavailable
-    for kind in BY_TYPE.values():
-        if kind.status == status and kind is not LineshaftError:
-            return kind
-    return LineshaftError
+        return error_of_status(status)(reason, retry_after=pause)
+    return refusal(body.error, status=status, retry_after=body.retry_after if pause is None else pause)

@@ -13,10 +13,11 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
-from lineshaft.errors import BY_TYPE, LineshaftError, Malformed, Unavailable
+from lineshaft.errors import LineshaftError, Malformed, Unavailable
 from lineshaft.sdk import reports
+from lineshaft.sdk.refusals import refusal
 from lineshaft.sdk.reports import Entry
-from lineshaft.wire import CALLS, ErrorInfo
+from lineshaft.wire import CALLS
 from lineshaft.wire.workers import Claim, Report, Reported
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class Outbox:
             if item.error is None:
                 self._pool.acknowledged(entry, item)
                 continue
-            error = _error_of(item.error)
+            error = refusal(item.error, status=item.status)
             if reports.is_temporary(error):
                 again.append(entry)
             elif reports.is_final(error):
@@ -150,7 +151,3 @@ class Outbox:
             self._entries.appendleft(substitute)
         else:
             self._pool.too_late(entry, error)
-
-
-def _error_of(error: ErrorInfo) -> LineshaftError:
-    return BY_TYPE.get(error.type, LineshaftError)(error.reason, field=error.field, task_id=error.task_id)

@@ -9,7 +9,8 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from lineshaft.errors import BY_TYPE, LineshaftError, Unavailable
+from lineshaft.errors import Unavailable
+from lineshaft.sdk.refusals import refusal
 from lineshaft.wire import (
     SUBPROTOCOL,
     Credit,
@@ -130,10 +131,7 @@ class WebSocketSession:
     def _settle(self, answer: asyncio.Future[Any], type: str, body: msgspec.Raw | bytes) -> None:
         if type == "error":
             told = msgspec.json.decode(body, type=ErrorBody)
-            kind = BY_TYPE.get(told.error.type, LineshaftError)
-            answer.set_exception(
-                kind(told.error.reason, field=told.error.field, retry_after=told.retry_after)
-            )
+            answer.set_exception(refusal(told.error, retry_after=told.retry_after))
         else:
             expected = _ANSWERS.get(type)
             answer.set_result(None if expected is None else msgspec.json.decode(body, type=expected))
