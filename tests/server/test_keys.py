@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -7,10 +9,11 @@ from typing import Any
 import aiohttp
 import pytest
 
+from lineshaft.core.commands import Stats
 from lineshaft.engine.engine import Engine
 from lineshaft.errors import Forbidden, Invalid, Unauthorized
 from lineshaft.server.identity import KeyRing
-from lineshaft.server.serve import InsecureListen, running
+from lineshaft.server.serve import Coordinator, InsecureListen, running
 from lineshaft.server.settings import ServerSettings
 from lineshaft.store.memory import MemoryStore
 from lineshaft.wire import CALLS, Call
@@ -178,6 +181,87 @@ async def test_a_session_needs_a_key_too(tmp_path: Any) -> None:
             assert caught.value.status == status
             assert caught.value.headers is not None
             assert caught.value.headers["Content-Type"] == "application/json"
+
+
+@contextlib.asynccontextmanager
+async def long_lines(
+    url: str, key: str | None
+) -> AsyncIterator[tuple[aiohttp.ClientWebSocketResponse, aiohttp.ClientResponse, asyncio.Task[Any]]]:
+    """Give a session, a stream of changes and a claim that waits, all with this key."""
+    headers = {} if key is None else {"Authorization": f"ApiKey {key}"}
+    async with (
+        aiohttp.ClientSession(url, headers=headers) as client,
+        client.ws_connect("/_tasks/_session", protocols=("lineshaft.v1",)) as session,
+        client.get("/_tasks/_changes", headers={"Accept": "text/event-stream"}) as stream,
+    ):
+        await session.send_json({"id": 1, "type": "hello", "body": {"worker": {"id": "w"}}})
+        assert (await session.receive_json())["type"] == "welcome"
+        assert stream.status == 200
+
+        async def claim() -> tuple[int, Any]:
+            query = {"queues": "elsewhere", "wait": "50s"}
+            async with client.post("/_tasks/_claim", params=query, json={}) as answer:
+                return answer.status, await answer.json()
+
+        claimed = asyncio.create_task(claim())
+        try:
+            yield session, stream, claimed
+        finally:
+            claimed.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await claimed
+
+
+async def parked(coordinator: Coordinator, claims: int) -> None:
+    """Return when so many claims wait."""
+    waiting = -1
+    async with asyncio.timeout(20):
+        while waiting != claims:
+            waiting = (await coordinator.calls.engine.submit(Stats(tenant="default"))).waiting_claims
+
+
+async def test_what_lasts_ends_with_its_key_and_with_no_other(tmp_path: Any) -> None:
+    settings = ServerSettings(store=f"sqlite:///{tmp_path}/jobs.db", listen="127.0.0.1:0")
+    async with running(settings) as coordinator:
+        ring = coordinator.calls.key_ring
+        stored, key = await ring.create("a", tenant="default", scopes=["work", "read"])
+        _, other = await ring.create("b", tenant="default", scopes=["work", "read"])
+        async with long_lines(coordinator.url, key) as lines, long_lines(coordinator.url, other) as others:
+            await parked(coordinator, 2)
+            await ring.revoke(stored.key_id)
+            await ended(*lines)
+            await others[0].send_json({"id": 2, "type": "credit", "body": {"max": 1}})
+            assert (await others[0].receive_json())["type"] == "credited"
+            assert not others[2].done()
+
+
+async def test_what_began_without_a_key_ends_when_the_first_is_made(tmp_path: Any) -> None:
+    settings = ServerSettings(store=f"sqlite:///{tmp_path}/jobs.db", listen="127.0.0.1:0")
+    async with running(settings) as coordinator, long_lines(coordinator.url, None) as lines:
+        await parked(coordinator, 1)
+        await coordinator.calls.key_ring.create("first", tenant="default", scopes=["admin"])
+        await ended(*lines)
+
+
+async def ended(
+    session: aiohttp.ClientWebSocketResponse, stream: aiohttp.ClientResponse, claim: asyncio.Task[Any]
+) -> None:
+    """Check that all of them are sent away."""
+    async with asyncio.timeout(20):
+        assert (await session.receive()).type is aiohttp.WSMsgType.CLOSE
+        assert session.close_code == 1008
+        await stream.content.read()  # to its end
+        status, refused = await claim
+    assert (status, refused["error"]["type"]) == (401, "unauthorized")
+
+
+async def test_a_request_whose_key_ends_while_it_arrives_does_not_wait(keys: KeyRing) -> None:
+    stored, key = await keys.create("k", tenant="default", scopes=["work"])
+    identity = keys.identify(f"ApiKey {key}")
+    keys.confirm(identity)
+    await keys.revoke(stored.key_id)
+    with pytest.raises(Unauthorized, match="revoked"):
+        keys.confirm(identity)
 
 
 async def test_another_subprotocol_is_refused() -> None:

@@ -39,6 +39,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _log = logging.getLogger("lineshaft.server")
 _encode = msgspec.json.Encoder().encode
 _GUEST = Identity(scopes=frozenset())
+_AT_ONCE = contextlib.nullcontext()
 
 
 class Line(Protocol):
@@ -71,7 +72,9 @@ class Application:
         self._limits = limits
         self._router = Router(CALLS.values())
         self._endpoints = {name: Endpoint(call, limits) for name, call in CALLS.items()}
-        self._waiting: set[Cancellable] = set()
+        self._waiting: dict[Cancellable, str | None] = {}
+        """What lasts, with the id of the key that it was begun with."""
+        keys.on_void = self._end_what_began_with
         self._closing = False
         self.metrics = RequestMetrics()
         calls.responses = self.metrics.by_status
@@ -87,6 +90,10 @@ class Application:
         """Send away whoever waits, and end streams and sessions: the coordinator shuts down."""
         self._closing = True
         for serving in list(self._waiting):
+            serving.cancel()
+
+    def _end_what_began_with(self, key_id: str | None) -> None:
+        for serving in [serving for serving, began in self._waiting.items() if began == key_id]:
             serving.cancel()
 
     # -- HTTP --------------------------------------------------------------------------------------
@@ -123,18 +130,31 @@ class Application:
         except LineshaftError as error:
             position = None if asked is None else self._durable(asked[0], asked[2])
             response = refusal(error, position=position)
-        except (ClientGone, asyncio.CancelledError):
-            if not self._closing:
+        except (ClientGone, asyncio.CancelledError) as cut:
+            reason = self._sent_away(cut, None if asked is None else asked[2])
+            if reason is None:
                 if line is not None:
                     line.leave()
                 return None
-            response = refusal(Unavailable("the coordinator is shutting down", retry_after=1))
+            response = refusal(reason)
         except Exception:
             _log.exception("internal error at %s %s", request.method, request.path.decode("ascii", "replace"))
             response = INTERNAL
         if response is not None:
             self.metrics.count(response.status)
         return response
+
+    def _sent_away(self, cut: BaseException, identity: Identity | None) -> LineshaftError | None:
+        """Return why it was us who ended what was under way; None where it was the client."""
+        if self._closing:
+            return Unavailable("the coordinator is shutting down", retry_after=1)
+        if isinstance(cut, ClientGone) or identity is None or identity is _GUEST:
+            return None
+        try:
+            self._keys.confirm(identity)
+        except LineshaftError as error:
+            return error
+        return None
 
     def _durable(self, endpoint: Endpoint, identity: Identity) -> int | None:
         """Return the position that an answer to a write tells where it has no other; of reads None."""
@@ -169,17 +189,13 @@ class Application:
             line.mind_leaving()
         if streams:
             assert send is not None
-            with self._wait(serving):
+            with self._wait(serving, identity):
                 await self._stream(identity, query, headers.last_event_id, send)
             return None
-        call = self._calls.call(
-            endpoint.call, identity, id=id, query=query, body=message, traceparent=_traceparent(headers)
-        )
-        if waits:
-            with self._wait(serving):
-                answer = await call
-        else:
-            answer = await call
+        with self._wait(serving, identity) if waits else _AT_ONCE:
+            answer = await self._calls.call(
+                endpoint.call, identity, id=id, query=query, body=message, traceparent=_traceparent(headers)
+            )
         if leases and line is not None and line.gone:
             await self._calls.give_back(identity, answer)
             raise ClientGone
@@ -248,13 +264,17 @@ class Application:
         return b"".join(chunks)
 
     @contextlib.contextmanager
-    def _wait(self, serving: Cancellable) -> Iterator[None]:
-        """While the block runs, a shutdown cancels what serves."""
-        self._waiting.add(serving)
+    def _wait(self, serving: Cancellable, identity: Identity) -> Iterator[None]:
+        """While the block runs, a shutdown cancels what serves, and so does the end of the key.
+
+        Raises `Unauthorized` where the key has been revoked since it was looked at.
+        """
+        self._keys.confirm(identity)
+        self._waiting[serving] = identity.key_id
         try:
             yield
         finally:
-            self._waiting.discard(serving)
+            del self._waiting[serving]
 
     # -- WebSocket ---------------------------------------------------------------------------------
 
@@ -273,11 +293,12 @@ class Application:
             return
         task = asyncio.current_task()
         assert task is not None
-        with self._wait(task):
+        with self._wait(task, identity):
             try:
                 await session.run()
-            except asyncio.CancelledError:
-                await session.hang_up(1012 if self._closing else 1006)
+            except asyncio.CancelledError as cut:
+                sent_away = not self._closing and self._sent_away(cut, identity)
+                await session.hang_up(1008 if sent_away else 1012 if self._closing else 1006)
 
 
 def _traceparent(headers: Headers) -> str | None:

@@ -23,6 +23,7 @@ SYSTEM_TENANT = "_system"
 DEFAULT_TENANT = "default"
 SCOPES = ("enqueue", "work", "read", "admin")
 _KIND = "api_key"
+_INVALID = "this API key is unknown or revoked"
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -72,6 +73,8 @@ class KeyRing:
         self._engine = engine
         self._now = now
         self._keys: dict[str, StoredKey] = {}
+        self.on_void: Callable[[str | None], None] = lambda key_id: None
+        """Told of a key that is valid no more; of None where calls without a key are none any more."""
 
     @property
     def required(self) -> bool:
@@ -104,8 +107,17 @@ class KeyRing:
         stored = self._keys.get(key_id)
         matches = hmac.compare_digest(_digest(secret), b"" if stored is None else stored.digest)
         if prefix != "ls" or stored is None or not matches or stored.revoked_at is not None:
-            raise Unauthorized("this API key is unknown or revoked")
+            raise Unauthorized(_INVALID)
         return Identity(stored.tenant, frozenset(stored.scopes), key_id)
+
+    def confirm(self, identity: Identity) -> None:
+        """Raise `Unauthorized` where who was identified would not be any more."""
+        if identity.key_id is None:
+            self.identify(None)
+            return
+        stored = self._keys.get(identity.key_id)
+        if stored is None or stored.revoked_at is not None:
+            raise Unauthorized(_INVALID)
 
     async def create(self, name: str, *, tenant: str, scopes: list[str]) -> tuple[StoredKey, str]:
         """Make a key and return its row and the key itself, which is nowhere else. Raises `Invalid`."""
@@ -118,7 +130,10 @@ class KeyRing:
         key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(24)
         granted = tuple(scope for scope in SCOPES if scope in scopes)
         stored = StoredKey(key_id, name, tenant, granted, _digest(secret), self._now())
+        first = not self._keys
         await self._put(stored)
+        if first:
+            self.on_void(None)
         return stored, f"ls_{key_id}_{secret}"
 
     def list(self, tenant: str | None = None) -> list[StoredKey]:
@@ -134,6 +149,7 @@ class KeyRing:
         if stored is None or stored.revoked_at is not None or tenant not in (None, stored.tenant):
             raise NotFound("no such API key", field="key_id")
         await self._put(msgspec.structs.replace(stored, revoked_at=self._now()))
+        self.on_void(key_id)
 
     async def _put(self, key: StoredKey) -> None:
         row = PutRecord(tenant=SYSTEM_TENANT, kind=_KIND, key=key.key_id, data=msgspec.msgpack.encode(key))
