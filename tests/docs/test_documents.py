@@ -151,6 +151,17 @@ def test_protocol_has_curl_for_every_call(call: Call) -> None:
     assert any(is_of_method(call, before + after) for before, after in urls), f"{call.method} {call.path}"
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_calls_that_are_named_exist(document: Path) -> None:
+    known = {(call.method, as_named(call.path)) for call in CALLS.values()} | {("GET", SESSION_PATH)}
+    for method, path in re.findall(r"`(GET|POST|PUT|DELETE) (/[^`?\s]*)", document.read_text()):
+        assert (method, as_named(path)) in known, f"{name_of(document)}: {method} {path}"
+
+
+def as_named(path: str) -> str:
+    return re.sub(r"\{\w+\}", "{id}", path)
+
+
 def is_of_method(call: Call, words: str) -> bool:
     said = re.search(r"-X (\w+)", words)
     if said is not None:
