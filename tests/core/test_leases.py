@@ -8,7 +8,7 @@ import pytest
 
 from lineshaft.core import commands as c
 from lineshaft.core.batch import Blob
-from lineshaft.core.memory import MAX_RENEWALS
+from lineshaft.core.loading import MAX_RENEWALS
 from lineshaft.core.task import MAX_LOST_LEASES, Progress, State, Task, lease_token
 from lineshaft.errors import LeaseLost
 from tests.core.world import HOUR, LEASE, MINUTE, SECOND, World, ids

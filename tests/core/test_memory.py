@@ -6,6 +6,7 @@ import pytest
 
 from lineshaft.core.batch import Counters, Snapshot
 from lineshaft.core.commands import PutRecord
+from lineshaft.core.loading import load
 from lineshaft.core.memory import Memory
 from lineshaft.core.task import Spec, State, Task
 from lineshaft.core.transitions import IllegalMove
@@ -13,7 +14,7 @@ from tests.core.world import START, World
 
 
 def empty() -> Memory:
-    return Memory(Snapshot(position=0, counters=Counters(), tasks=[], records=[]), START)
+    return Memory(Counters(), 0, START)
 
 
 def test_a_move_that_is_not_in_the_table_is_a_bug_and_changes_nothing() -> None:
@@ -38,7 +39,7 @@ def test_tasks_that_come_with_one_spec_stand_in_the_lanes_of_their_tenants() -> 
         Task(seq, tenant, f"t{seq}", spec, State.QUEUED, START, START)
         for seq, tenant in enumerate(["acme", "acme", "globex"])
     ]
-    memory = Memory(Snapshot(position=3, counters=Counters(START, 3, 0), tasks=tasks, records=[]), START)
+    memory = load(Snapshot(position=3, counters=Counters(START, 3, 0), tasks=tasks, records=[]), START)
     sizes = {name: memory.tenant(name).lane(tasks[at].spec).size for name, at in (("acme", 0), ("globex", 2))}
     assert sizes == {"acme": 2, "globex": 1}
 

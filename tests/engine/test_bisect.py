@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from lineshaft.core.commands import Cancel, Claim, Complete, Enqueue, NewTask, Release, Report
+from lineshaft.core.loading import MAX_RENEWALS
 from lineshaft.core.replies import Enqueued, Found
 from lineshaft.core.task import State, lease_token
 from lineshaft.errors import Invalid, LineshaftError, Unavailable
@@ -197,3 +198,35 @@ async def test_the_requester_of_the_culprit_may_have_gone(w: World) -> None:
     w.store.go_on()
     assert (await good).items[0].created
     assert await stored(w) == {"good"}
+
+
+async def isolate(w: World) -> int:
+    """Enqueue many things that cannot be stored; return how often the shard was loaded to find them all."""
+    before = w.metrics.loads
+    tasks = tuple(NewTask(id=f"bad{n}", spec=SPEC, payload=BAD) for n in range(16))
+    reply = await w.submit(Enqueue(tenant=T, tasks=tasks))
+    assert all(isinstance(item, Invalid) for item in reply.items)
+    return int(w.metrics.loads - before)
+
+
+@in_world
+async def test_however_often_culprits_make_it_load_a_lease_is_charged_for_one_outage(w: World) -> None:
+    await w.enqueue("held")
+    [held] = (await w.claim()).tasks
+    assert held.lease is not None
+    silence = 0.9 * held.lease.ttl / 1000
+    for _ in range(MAX_RENEWALS - 1):
+        await w.pass_time(silence)
+        assert await isolate(w) > MAX_RENEWALS
+    assert (await w.get("held")).task.state is State.RUNNING
+
+
+@in_world
+async def test_what_cannot_be_stored_does_not_keep_a_dead_workers_lease_for_ever(w: World) -> None:
+    await w.enqueue("held")
+    [held] = (await w.claim()).tasks
+    assert held.lease is not None
+    for _ in range(MAX_RENEWALS + 2):
+        await w.pass_time(0.9 * held.lease.ttl / 1000)
+        await isolate(w)
+    assert (await w.get("held")).task.state is State.QUEUED

@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 
 from lineshaft.core.batch import Batch, Change
-from lineshaft.core.memory import MAX_RENEWALS
+from lineshaft.core.loading import MAX_RENEWALS
 from lineshaft.core.task import MAX_LOST_LEASES, State, Task
 from lineshaft.store.base import Ownership
 from tests.simulation.hearing import Hearing

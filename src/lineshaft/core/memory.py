@@ -12,9 +12,8 @@ from typing import Final
 
 import msgspec
 
-from lineshaft.core.batch import Counters, Record, Snapshot
+from lineshaft.core.batch import Counters, Record
 from lineshaft.core.claimers import Claimer
-from lineshaft.core.commands import WorkerInfo
 from lineshaft.core.deadlines import Deadlines, Kind
 from lineshaft.core.fleet import Worker
 from lineshaft.core.lanes import Lane
@@ -22,12 +21,9 @@ from lineshaft.core.ledger import Ledger
 from lineshaft.core.replies import Directive, Found
 from lineshaft.core.stored_ids import AHEAD, RECORD, is_time_ordered, last_id_like, last_id_of
 from lineshaft.core.task import KEPT_ATTEMPTS as _KEPT
-from lineshaft.core.task import STATE_WORDS, Attempt, Lease, Run, Spec, State, Task
+from lineshaft.core.task import STATE_WORDS, Attempt, Lease, Run, State, Task
 from lineshaft.core.tenants import Queue, Tenant, Wait
 from lineshaft.core.transitions import LEGAL, check_move
-
-MAX_RENEWALS = 20
-"""Loads in a row that renew a lease although nothing was heard of its worker; then it runs out."""
 
 _KEPT_SIZES = 10_000
 
@@ -53,9 +49,10 @@ class Missing(Exception):
 class Memory:
     """All state of a shard. Its methods change it; when to call them the modules of the verbs decide."""
 
-    def __init__(self, snapshot: Snapshot, now: int) -> None:
-        self.ledger = Ledger(snapshot.counters, snapshot.position)
-        self.ledger.now = max(now, snapshot.counters.now)
+    def __init__(self, counters: Counters, position: int, now: int) -> None:
+        """Make the memory of a shard without tasks; `loading.load` makes that of one with some."""
+        self.ledger = Ledger(counters, position)
+        self.ledger.now = max(now, counters.now)
         self.tenants: dict[str, Tenant] = {}
         self.deadlines = Deadlines(_matters)
         self.deliveries: list[tuple[int, object]] = []
@@ -69,9 +66,8 @@ class Memory:
         self._finished: deque[tuple[int, Task]] = deque()
         self._sizes: dict[int, int] = {}
         # Of a new store nothing is; of another nothing above what could be made when it was written last.
-        self._highest_stored = last_id_of(snapshot.counters.now + AHEAD) if snapshot.position else ""
+        self._highest_stored = last_id_of(counters.now + AHEAD) if position else ""
         self._ahead = (-1, "")
-        self._load(snapshot)
 
     @property
     def now(self) -> int:
@@ -330,74 +326,17 @@ class Memory:
         if claim_id is not None and tenant.parked_by_claim_id.get(claim_id) is claimer:
             del tenant.parked_by_claim_id[claim_id]
 
-    def set_switches(self, queue: Queue, data: bytes) -> None:
-        """Read a queue's stored switches: a "p" for paused, a "c" for closed."""
-        queue.paused = b"p" in data
-        queue.closed = b"c" in data
-
-    # -- loading ---------------------------------------------------------------------------------
-
-    def _load(self, snapshot: Snapshot) -> None:
-        for record in snapshot.records:
-            self._load_record(record)
-        for census in snapshot.finished:
-            self.tenant(census.tenant).queue(census.queue).counts[census.state] += census.count
-        alike: dict[int, tuple[Spec, Tenant, Spec, list[int]]] = {}
-        for task in snapshot.tasks:
-            # Specs that are one object need not be compared; it is kept for as long as its id is asked for.
-            known = alike.get(id(task.spec))
-            if known is None or known[1].name != task.tenant:
-                known = alike[id(task.spec)] = self._place(task)
-            _, tenant, task.spec, counts = known
-            tenant.tasks[task.id] = task
-            counts[task.state] += 1
-            if task.expires_at is not None:
-                self.deadlines.add(task.expires_at, Kind.EXPIRY, task, task.expires_at)
-            if task.state is State.QUEUED:
-                tenant.lane(task.spec).push(task)  # nobody is parked yet who could want it
-            elif task.lease is None:
-                self.stand_in_line(tenant, task)
-            else:
-                self._load_lease(tenant, task, task.lease)
-
-    def _place(self, task: Task) -> tuple[Spec, Tenant, Spec, list[int]]:
-        tenant = self.tenant(task.tenant)
-        return task.spec, tenant, tenant.share(task.spec), tenant.queue(task.spec.queue).counts
-
-    def _load_record(self, record: Record) -> None:
-        tenant = self.tenant(record.tenant)
-        data = record.data or b""
-        if record.kind == "queue":
-            self.set_switches(tenant.queue(record.key), data)
-        elif record.kind == "drain":
-            tenant.fleet.draining[record.key] = data.decode()
-        elif record.kind == RECORD:
-            tenant.highest_ahead = data.decode()
-            tenant.highest_stored = max(tenant.highest_stored, tenant.highest_ahead)
-        self.records[(record.kind, record.tenant, record.key)] = data
-
-    def _load_lease(self, tenant: Tenant, task: Task, lease: Lease) -> None:
-        """Renew it whole: its worker could not report meanwhile, and plain heartbeats are not stored."""
-        run = task.run
-        assert run is not None
-        if lease.renewals < MAX_RENEWALS:
-            lease = msgspec.structs.replace(
-                lease, expires_at=max(lease.expires_at, self.now + lease.ttl), renewals=lease.renewals + 1
-            )
-            run.lease = lease
-            self.ledger.rows[task.seq] = task
-        if lease.worker_id is not None and tenant.fleet.of(lease.worker_id, lease.incarnation) is None:
-            tenant.fleet.hear(WorkerInfo(id=lease.worker_id, incarnation=lease.incarnation), self.now)
-        self.hold(tenant, task, lease)
-        if task.state is State.RUNNING and task.spec.timeout is not None and lease.started_at is not None:
-            # Its worker may have finished in time and found nobody to report to.
-            at = max(lease.started_at + task.spec.timeout, self.now + lease.ttl)
-            self.deadlines.add(at, Kind.TIMEOUT, task, lease.fence)
+    # -- small rows ------------------------------------------------------------------------------
 
     @property
     def counters(self) -> Counters:
         """Return the counters as they stand."""
         return Counters(self.ledger.now, self.ledger.seq, self.ledger.fence)
+
+    def set_switches(self, queue: Queue, data: bytes) -> None:
+        """Read a queue's stored switches: a "p" for paused, a "c" for closed."""
+        queue.paused = b"p" in data
+        queue.closed = b"c" in data
 
     def set_drain(self, tenant: Tenant, worker_id: str, incarnation: str | None) -> None:
         """Remember which incarnation of a worker is to go ("" where it names none), or None for nobody."""

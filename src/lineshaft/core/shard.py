@@ -44,7 +44,8 @@ from lineshaft.core.commands import (
     Workers,
 )
 from lineshaft.core.deadlines import Kind
-from lineshaft.core.memory import PARKED, Memory, Missing, Parked
+from lineshaft.core.loading import load
+from lineshaft.core.memory import PARKED, Missing, Parked
 from lineshaft.core.replies import Directive, QueueState, WorkerState
 from lineshaft.core.task import State, Task
 from lineshaft.errors import NotFound
@@ -58,8 +59,9 @@ _TICK_WORK = 2_000
 class Shard:
     """The open work of some tenants, and every rule about it."""
 
-    def __init__(self, snapshot: Snapshot, now: int) -> None:
-        self._memory = Memory(snapshot, now)
+    def __init__(self, snapshot: Snapshot, now: int, *, new_outage: bool = True) -> None:
+        """Load the shard; about `new_outage` see `loading.load`."""
+        self._memory = load(snapshot, now, new_outage=new_outage)
         self._handlers: dict[type[Command], Callable[[Any, int], Any]] = {
             Enqueue: lambda command, ticket: enqueue.enqueue(self._memory, command, ticket),
             Claim: lambda command, ticket: claims.claim(self._memory, command, ticket),

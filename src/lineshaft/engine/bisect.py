@@ -45,6 +45,8 @@ async def settle_rejected(runner: Runner, rejection: Rejected) -> None:
     groups = deque(_halves(dropped.batch))
     parked = dropped.parked
     try:
+        await _load(runner, parked, new_outage=True)
+        parked = []
         while groups:
             parked = await _try_group(runner, groups, parked)
     except BaseException:
@@ -90,9 +92,12 @@ def _narrow(runner: Runner, dropped: Dropped, rejection: Rejected) -> list[list[
     return []
 
 
-async def _load(runner: Runner, parked: list[Handle]) -> None:
-    """Load the shard, and commit by itself what the load changes: no command is to blame for that."""
-    await runner.take_over_patiently(exclusive=True)
+async def _load(runner: Runner, parked: list[Handle], *, new_outage: bool = False) -> None:
+    """Load the shard, and commit by itself what the load changes: no command is to blame for that.
+
+    However often it is loaded until the culprits are found, that is one outage to those who hold leases.
+    """
+    await runner.take_over_patiently(exclusive=True, new_outage=new_outage)
     await _commit_pending(runner)
     runner.intake.park_again(parked)
     await runner.intake.look_ups.settled()

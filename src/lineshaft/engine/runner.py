@@ -281,8 +281,11 @@ class Runner:
 
     # -- taking over and losing ------------------------------------------------------------------
 
-    async def take_over(self, *, exclusive: bool = False) -> None:
-        """Acquire the shard under a new epoch and load it; where `exclusive`, commands go on waiting."""
+    async def take_over(self, *, exclusive: bool = False, new_outage: bool = True) -> None:
+        """Acquire the shard under a new epoch and load it; where `exclusive`, commands go on waiting.
+
+        About `new_outage` see `core.loading.load`.
+        """
         sent, mark = self.clock.monotonic(), self.barrier.mark
         self.ownership = await self.store.acquire(self.shard_number, self._owner)
         await self._pruning.settled()
@@ -294,7 +297,7 @@ class Runner:
         self.barrier.durable = snapshot.position
         self.changes.loaded(snapshot.position)
         self.confirm(sent, mark)
-        self.intake.attach(Shard(snapshot, time.now()), time)
+        self.intake.attach(Shard(snapshot, time.now(), new_outage=new_outage), time)
         self.metrics.loads += 1
         self._interruption = None
         self._taken_over_at = self.clock.monotonic()
@@ -330,12 +333,12 @@ class Runner:
             await self._pause(self._losses - 2)
         await self.take_over_patiently()
 
-    async def take_over_patiently(self, *, exclusive: bool = False) -> None:
+    async def take_over_patiently(self, *, exclusive: bool = False, new_outage: bool = True) -> None:
         """Take the shard over, trying until it can be had; commands that come meanwhile answer 503."""
         attempt = 0
         while True:
             try:
-                await self.take_over(exclusive=exclusive)
+                await self.take_over(exclusive=exclusive, new_outage=new_outage)
                 return
             except Exception as error:
                 self.state = "unowned"

@@ -32,7 +32,7 @@ LIVES = (
     mutant(
         "loaded-id-taken-for-new",
         "an id that was stored before the load is taken for one that was never stored",
-        Edit("core/memory.py", "if snapshot.position else", "if False else"),
+        Edit("core/memory.py", "if position else", "if False else"),
         caught_by=(
             (
                 "core/test_stored_ids.py"
@@ -130,9 +130,9 @@ LIVES = (
         "open-task-lost-at-load",
         "tasks that wait for their time are not found again after a restart",
         Edit(
-            "core/memory.py",
+            "core/loading.py",
             "if task.lease is None:",
-            "if task.state == 0:\n                pass\n            elif task.lease is None:",
+            "if task.state == 0:\n            pass\n        elif task.lease is None:",
         ),
         caught_by=("core/test_enqueue.py::test_a_scheduled_task_is_claimed_on_time_after_a_reload",),
     ),

@@ -49,13 +49,13 @@ TIME = (
     mutant(
         "lease-lost-to-a-restart",
         "a lease runs out because the coordinator was down",
-        Edit("core/memory.py", "if lease.renewals < MAX_RENEWALS:", "if False:"),
+        Edit("core/loading.py", "if lease.renewals < MAX_RENEWALS:", "if False:"),
         caught_by=("core/test_leases.py::test_a_lease_is_extended_by_the_time_that_nobody_owned_the_shard",),
     ),
     mutant(
         "dead-worker-kept-by-restarts",
         "a coordinator that restarts often keeps the lease of a dead worker for ever",
-        Edit("core/memory.py", "if lease.renewals < MAX_RENEWALS:", "if True:"),
+        Edit("core/loading.py", "if lease.renewals < MAX_RENEWALS:", "if True:"),
         caught_by=("core/test_leases.py::test_repeated_outages_do_not_keep_a_dead_workers_lease_for_ever",),
     ),
     mutant(
