@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -36,11 +37,21 @@ def finding(ended: Ended, check: str, status: str = "trouble") -> Any:
     return found[0]
 
 
-def call(url: str, path: str, body: Any = None, key: str = "") -> Any:
+def is_ready(url: str) -> bool:
+    """Tell whether the coordinator takes work."""
+    try:
+        urllib.request.urlopen(f"{url}/_health/ready", timeout=20).close()
+    except urllib.error.HTTPError as error:
+        error.close()
+        return False
+    return True
+
+
+def call(url: str, path: str, body: Any = None, key: str = "", *, timeout: float = 20) -> Any:
     """Make a call as a worker in any language would."""
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
     request = urllib.request.Request(url + path, json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=timeout) as answer:
         return json.loads(answer.read() or b"null")
 
 
@@ -69,6 +80,27 @@ def test_another_program_has_the_port(tmp_path: Path) -> None:
     found = finding(ended, "coordinator")
     assert "is no coordinator" in found["found"]
     assert "look at the address" in found["todo"]
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="the disk is filled by a limit of Linux")
+def test_the_store_takes_nothing(start: Start, tmp_path: Path) -> None:
+    served = start(
+        "serve", "--store", "sqlite:///jobs.db", "--json", "--listen=127.0.0.1:0", ready="\n", cwd=tmp_path
+    )
+    url = json.loads(served.first)["url"]
+    resource.prlimit(served.process.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+    with pytest.raises(TimeoutError):  # not in half a second, nor ever
+        call(url, "/_tasks", {"name": "n", "payload": "much " * 1000}, timeout=0.5)
+    until = time.monotonic() + 20
+    while is_ready(url):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+    found = finding(run_here("doctor", "--json", url=url, cwd=tmp_path), "readiness")
+    served.process.kill()  # an orderly end would wait for the store
+    assert "the store has not answered since" in found["found"]
+    assert "jobs.db" in found["found"]
+    assert "doctor --store URL" in found["todo"]
 
 
 @pytest.mark.slow  # it waits as long as a person would

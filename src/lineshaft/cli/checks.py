@@ -127,7 +127,9 @@ def _sqlite(path: Path) -> Iterator[Finding]:
     elif not path.exists():
         yield ok("store", f"{path} is made by the first `lineshaft serve`")
     else:
-        yield ok("store", f"{path}, {_size(path.stat().st_size)}")
+        log = path.with_name(f"{path.name}-wal")  # what is not in the file yet
+        size = path.stat().st_size + (log.stat().st_size if log.exists() else 0)
+        yield ok("store", f"{path}, {_size(size)}")
     yield _file_system(directory)
     yield _space(directory)
     yield _lock(path)

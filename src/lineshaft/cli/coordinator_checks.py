@@ -11,7 +11,7 @@ from lineshaft.cli.exits import ExitCode
 from lineshaft.cli.findings import Finding, ok, trouble, warning
 from lineshaft.cli.session import Session
 from lineshaft.cli.trouble import judge
-from lineshaft.errors import LineshaftError, NotFound
+from lineshaft.errors import LineshaftError, NotFound, Unavailable
 from lineshaft.values.instants import parse_instant
 
 if TYPE_CHECKING:
@@ -33,11 +33,14 @@ async def coordinator(session: Session, *, expected: bool, served_at: str | None
     """
     try:
         root: wire.Root = await session.call("root", timeout=5)
-        health: wire.Health = await session.call("ready", timeout=5)
     except LineshaftError as error:
         return [_unreached(error, session.url, expected=expected, served_at=served_at)]
-    found = [ok("coordinator", f"{session.url} answers, version {root.version}"), _ready(health)]
-    found += _version(root)
+    found = [ok("coordinator", f"{session.url} answers, version {root.version}"), *_version(root)]
+    try:
+        health: wire.Health = await session.call("ready", timeout=5)
+    except LineshaftError as error:
+        return [*found, _unready(error, session.url)]
+    found.append(_ready(health))
     try:
         stats: wire.Stats = await session.call("stats", timeout=5)
         queues: wire.QueueList = await session.call("queues", timeout=5)
@@ -75,12 +78,19 @@ def _unreached(error: LineshaftError, url: str, *, expected: bool, served_at: st
     return trouble("coordinator", verdict.reason, verdict.hint)
 
 
+def _unready(error: LineshaftError, url: str) -> Finding:
+    verdict = judge(error, url=url)
+    if not isinstance(error, Unavailable):
+        return trouble("readiness", verdict.reason, verdict.hint)
+    return trouble(
+        "readiness",
+        verdict.reason,
+        "its log says more; `lineshaft doctor --store URL` on its machine looks at its disk",
+    )
+
+
 def _ready(health: wire.Health) -> Finding:
     place = f"{health.store}, survives {health.tier}"
-    if health.status != "ok":
-        return trouble(
-            "readiness", f"{health.status}: {health.reason or place}", "look at the coordinator's log"
-        )
     if health.tier in (None, "none"):
         return warning(
             "readiness", f"{health.store}: a restart forgets everything", "use --store sqlite:///jobs.db"

@@ -25,7 +25,7 @@ from lineshaft.sdk.push import WebSocketSession
 from lineshaft.sdk.refusals import error_of_status, refusal
 from lineshaft.sdk.tracing import traceparent
 from lineshaft.sdk.transport import PushSession
-from lineshaft.wire import SESSION_PATH, Call, ErrorBody, Hello
+from lineshaft.wire import SESSION_PATH, Call, ErrorBody, Health, Hello
 from lineshaft.wire.workers import ClaimedTasks
 
 DEFAULT_TIMEOUT = 15.0
@@ -241,6 +241,14 @@ def _refusal(status: int, raw: bytes, retry_after: str | None) -> LineshaftError
     try:
         body = msgspec.json.decode(raw, type=ErrorBody)
     except msgspec.MsgspecError:
-        reason = f"status {status} without an explanation"
+        reason = _unready(raw) or f"status {status} without an explanation"
         return error_of_status(status)(reason, retry_after=pause)
     return refusal(body.error, status=status, retry_after=body.retry_after if pause is None else pause)
+
+
+def _unready(raw: bytes) -> str | None:
+    """Return what a coordinator says that is there and not ready: its answer is the same as when it is."""
+    try:
+        return msgspec.json.decode(raw, type=Health).reason
+    except msgspec.MsgspecError:
+        return None
