@@ -84,7 +84,7 @@ async def test_closing_without_a_shard_is_quick(w: World) -> None:
 @in_world
 async def test_reads_that_never_end_do_not_outlive_the_engine(w: World) -> None:
     await w.enqueue("a", payload=b"[1]")
-    w.engine._runners[0].cache.clear()
+    w.engine.runners[0].cache.clear()
     w.store.read_gate.clear()
     w.store.look_up_gate.clear()
     reads = [asyncio.ensure_future(w.engine.read("acme", [(Blob.PAYLOAD, 0)])) for _ in range(2)]

@@ -93,7 +93,7 @@ async def test_memory_forgets_between_reads_that_follow_each_other(w: World) -> 
         w.store.look_up_gate.clear()
     w.store.look_up_gate.set()
     await asyncio.gather(*handles)
-    shard = w.engine._runners[0].intake.shard
+    shard = w.engine.runners[0].intake.shard
     assert shard is not None and "a" not in shard._memory.tenants[T].tasks
 
 

@@ -121,7 +121,7 @@ async def test_a_reply_waits_until_an_ownership_that_ran_out_is_confirmed() -> N
     store = ScriptedStore(valid_for=9_000)
     async with world(store) as w:
         await w.enqueue("a")
-        w.engine._runners[0]._renewals._timer.cancel()  # as if the process had been frozen
+        w.engine.runners[0]._renewals._timer.cancel()  # as if the process had been frozen
         await w.pass_time(10)
         before = store.renewed
         read = w.get("a")

@@ -138,7 +138,7 @@ async def test_a_rule_that_breaks_drops_the_memory_and_not_the_shard(
     w: World,
 ) -> None:
     await w.enqueue("a")
-    shard = w.engine._runners[0].intake.shard
+    shard = w.engine.runners[0].intake.shard
     assert shard is not None
     shard._memory.find = lambda *_: 1 / 0  # type: ignore[method-assign,assignment]
     with pytest.raises(LineshaftError, match="internal error") as caught:

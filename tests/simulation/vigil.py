@@ -15,6 +15,7 @@ from lineshaft.core import commands as c
 from lineshaft.core.task import State, Task
 from lineshaft.engine.engine import Engine
 from lineshaft.engine.handle import Handle
+from lineshaft.engine.runner import Runner
 from tests.simulation.disk import Disk
 from tests.simulation.follower import Follower
 from tests.simulation.life import Life
@@ -48,9 +49,9 @@ class Vigil:
                     self._look(life, runner)
             self._late, self._late_now = self._late_now, set()
 
-    def _look(self, life: Life, runner: Any) -> None:
+    def _look(self, life: Life, runner: Runner) -> None:
         waiting = [
-            handle for handle, at in self._line.open.items() if at is life and is_parked(runner, handle)
+            handle for handle, at in self._line.open.items() if at is life and runner.intake.is_parked(handle)
         ]
         open_rows = self._disk.checker.open.values()
         queued = [task for task in open_rows if task.state is State.QUEUED]
@@ -59,17 +60,17 @@ class Vigil:
                 self._claim(runner, handle, handle.command, queued)
             else:
                 self._wait(runner, handle)
-        present = at_least(runner)
+        present = runner.present_at_least
         for task in open_rows:
             if task.state is State.SCHEDULED:
                 self._overdue(present - task.run_at, f"scheduled task {task.id} still is")
         for follower in self._followers:
             self._follow(follower, life.engine)
 
-    def _claim(self, runner: Any, handle: Handle, claim: c.Claim, queued: list[Task]) -> None:
+    def _claim(self, runner: Runner, handle: Handle, claim: c.Claim, queued: list[Task]) -> None:
         self._tally["watched: parked claims"] += 1
         assert claim.wait_until is not None
-        self._overdue(at_least(runner) - claim.wait_until, f"claim {claim.claim_id} still waits")
+        self._overdue(runner.present_at_least - claim.wait_until, f"claim {claim.claim_id} still waits")
         for task in queued:
             if self._could_have(claim, task):
                 self._lost(True, f"claim {claim.claim_id} waits beside {task.id}, which it could have")
@@ -99,7 +100,7 @@ class Vigil:
             for task in self._disk.checker.holding.values()
         )
 
-    def _wait(self, runner: Any, handle: Handle) -> None:
+    def _wait(self, runner: Runner, handle: Handle) -> None:
         self._tally["watched: waits for an end"] += 1
         command: Any = handle.command
         id = command.id if isinstance(command, c.Get) else command.tasks[0].id
@@ -107,7 +108,7 @@ class Vigil:
         task = None if seq is None else self._disk.rows().get(seq)
         ended = task is not None and task.state.terminal
         self._lost(ended, f"somebody waits for the end of {id}, which has ended")
-        self._overdue(at_least(runner) - command.wait_until, f"a wait for {id} goes on")
+        self._overdue(runner.present_at_least - command.wait_until, f"a wait for {id} goes on")
 
     def _follow(self, follower: Follower, engine: Engine | None) -> None:
         if follower.waiting is None:
@@ -132,34 +133,9 @@ class Vigil:
             self._disk.checker.violated(f"[23] lost wake-up: {what}")
 
 
-# What one can see only from inside the engine.
-
-
-def resting(life: Life) -> Any:
+def resting(life: Life) -> Runner | None:
     """Return the engine's runner if it has nothing to do and nothing to settle; then memory is the truth."""
-    runners: Any = None if life.engine is None else life.engine._runners
-    if not runners:
+    if life.engine is None or not life.engine.runners:
         return None
-    [runner] = runners
-    intake, woken = runner.intake, runner._woken
-    rests = (
-        runner.state == "serving"
-        and woken is not None
-        and not woken.done()
-        and not intake.exclusive
-        and intake.shard is not None
-        and not intake.shard.dirty
-    )
-    return runner if rests else None
-
-
-def is_parked(runner: Any, handle: Handle) -> bool:
-    """Tell whether a request has no answer yet, not even one that is held back."""
-    return runner.intake._parked.get(handle.serial) is handle
-
-
-def at_least(runner: Any) -> int:
-    """Return a bound below the shard's present (ms), without asking for it, which would change it."""
-    time = runner._time
-    silent = asyncio.get_running_loop().time() - time._last_asked
-    return int(time._now + silent * 500)
+    [runner] = life.engine.runners
+    return runner if runner.resting else None

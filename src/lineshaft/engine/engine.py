@@ -62,7 +62,8 @@ class Engine:
         self._tune_gc = tune_gc
         self._owner = b""
         self._loop: asyncio.AbstractEventLoop
-        self._runners: list[Runner] = []
+        self.runners: list[Runner] = []
+        """The lives of the shards, by number; for those who watch them, such as the tests."""
         self._readers: list[BlobReader] = []
         self._listeners: list[tuple[Callable[[Directive], bool], Callable[[Directive], None]]] = []
 
@@ -74,7 +75,7 @@ class Engine:
             for shard in range(self.store.shards):
                 runner = self._runner(shard)
                 await runner.start()
-                self._runners.append(runner)
+                self.runners.append(runner)
                 self._readers.append(BlobReader(self.store, shard))
         except BaseException:
             await self.close()
@@ -90,7 +91,7 @@ class Engine:
         """Refuse what comes, flush, answer parked requests, give the shards back, close the store;
         idempotent.
         """
-        await asyncio.gather(*(runner.stop() for runner in self._runners if runner.state != "closed"))
+        await asyncio.gather(*(runner.stop() for runner in self.runners if runner.state != "closed"))
         await asyncio.gather(*(reader.stop() for reader in self._readers))
         await self.store.close()
 
@@ -119,18 +120,18 @@ class Engine:
 
     def shard_of(self, tenant: str) -> int:
         """Return the shard in which a tenant lives; the same for as long as the store exists."""
-        shards = len(self._runners)
+        shards = len(self.runners)
         return zlib.crc32(tenant.encode()) % shards if shards > 1 else 0
 
     async def stats(self) -> list[StatsReply]:
         """Count the tasks of all tenants, shard by shard."""
         return list(
-            await asyncio.gather(*(self._submit(Stats(tenant="*"), n) for n in range(len(self._runners))))
+            await asyncio.gather(*(self._submit(Stats(tenant="*"), n) for n in range(len(self.runners))))
         )
 
     def _submit(self, command: Command, shard: int) -> Handle:
         handle = Handle(command, weigh(command), self._loop)
-        self._runners[shard].submit(handle)
+        self.runners[shard].submit(handle)
         return handle
 
     # -- reading ---------------------------------------------------------------------------------
@@ -138,7 +139,7 @@ class Engine:
     async def read(self, tenant: str, keys: Sequence[tuple[Blob, int]]) -> list[bytes | None]:
         """Return JSON values by (kind, seq of the task), in order; None where there is none."""
         shard = self.shard_of(tenant)
-        cache = self._runners[shard].cache
+        cache = self.runners[shard].cache
         missing = [key for key in keys if key not in cache]
         if not missing:
             return [cache.get(key) for key in keys]
@@ -171,7 +172,7 @@ class Engine:
         """Wait until a position that some reply has named is durable. Raises `Invalid` (field
         min_position).
         """
-        runner = self._runners[self.shard_of(tenant)]
+        runner = self.runners[self.shard_of(tenant)]
         if position <= runner.barrier.durable:
             return
         reached: int = await self.submit(BarrierCommand(tenant=tenant))
@@ -184,7 +185,7 @@ class Engine:
 
         It may come without a change of this tenant: read the log up to it and ask again. Cancel it when done.
         """
-        return self._runners[self.shard_of(tenant)].changes.after(tenant, position)
+        return self.runners[self.shard_of(tenant)].changes.after(tenant, position)
 
     async def committed(self, tenant: str, position: int, *, timeout: float) -> bool:
         """Wait up to `timeout` seconds until `changed` would say something; return whether it did."""
@@ -201,11 +202,11 @@ class Engine:
 
     def position(self, tenant: str) -> int:
         """Return the position up to which everything of the tenant's shard is durable."""
-        return self._runners[self.shard_of(tenant)].barrier.durable
+        return self.runners[self.shard_of(tenant)].barrier.durable
 
     def now(self, tenant: str) -> int:
         """Return the present by which the tenant's shard decides (ms)."""
-        return self._runners[self.shard_of(tenant)].intake.now()
+        return self.runners[self.shard_of(tenant)].intake.now()
 
     def _dated(self, query: Query) -> tuple[int, Query]:
         if not query.now:
@@ -249,7 +250,7 @@ class Engine:
 
     def health(self) -> Health:
         """Return how the engine is."""
-        shards = [runner.health for runner in self._runners]
+        shards = [runner.health for runner in self.runners]
         return Health(
             ready=bool(shards) and all(shard.state == "serving" for shard in shards),
             store=self.store.url,
@@ -264,23 +265,23 @@ class Engine:
         for shard in self.health().shards:
             if shard.state != "serving":
                 return shard.reason or f"shard {shard.shard} is {shard.state}"
-        return None if self._runners else "the engine is not open"
+        return None if self.runners else "the engine is not open"
 
     @property
     def pending_bytes(self) -> int:
         """Return how many bytes are accepted and not yet durable."""
-        return sum(runner.intake.admission.bytes for runner in self._runners)
+        return sum(runner.intake.admission.bytes for runner in self.runners)
 
     def metrics(self) -> list[Metrics]:
         """Return the counters of each shard, with the gauges as of now."""
-        for runner in self._runners:
+        for runner in self.runners:
             metrics, intake = runner.metrics, runner.intake
             metrics.pending_commands = intake.admission.commands
             metrics.pending_bytes = intake.admission.bytes
             metrics.parked = intake.parked
             metrics.durable = runner.barrier.durable
             metrics.position = runner.barrier.durable if intake.shard is None else intake.shard.position
-        return [runner.metrics for runner in self._runners]
+        return [runner.metrics for runner in self.runners]
 
 
 def _give_up(change: asyncio.Future[int]) -> None:

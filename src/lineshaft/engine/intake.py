@@ -243,7 +243,7 @@ class Intake:
     def forsake(self, handle: Handle) -> None:
         """The requester has gone: it waits no longer, and what it was leased is released unburned."""
         tenant = handle.command.tenant
-        if self._parked.get(handle.serial) is handle:
+        if self.is_parked(handle):
             del self._parked[handle.serial]
             self.internal(Unpark(tenant=tenant, ticket=handle.serial))
         elif not handle.superseded:
@@ -290,6 +290,10 @@ class Intake:
     def quiet(self) -> bool:
         """Tell whether there is nothing to do and nobody to answer."""
         return not (self.outstanding or self._parked) and (self.shard is None or not self.shard.dirty)
+
+    def is_parked(self, handle: Handle) -> bool:
+        """Tell whether a command has no answer yet, not even one that is held back."""
+        return self._parked.get(handle.serial) is handle
 
     @property
     def parked(self) -> int:

@@ -177,6 +177,24 @@ class Runner:
             clock_jump=None if time is None else time.refused_jump,
         )
 
+    @property
+    def resting(self) -> bool:
+        """Tell whether it serves and waits for something to do; then memory is what the store holds."""
+        intake, woken = self.intake, self._woken
+        return (
+            self.state == "serving"
+            and woken is not None
+            and not woken.done()
+            and not intake.exclusive
+            and intake.shard is not None
+            and not intake.shard.dirty
+        )
+
+    @property
+    def present_at_least(self) -> int:
+        """Return a bound below the shard's present (ms), which does not ask for the time."""
+        return 0 if self._time is None else self._time.at_least
+
     # -- life ------------------------------------------------------------------------------------
 
     async def _live(self) -> None:

@@ -92,6 +92,11 @@ class ShardTime:
         """Return the present as it was asked for last."""
         return int(self._now)
 
+    @property
+    def at_least(self) -> int:
+        """Return a bound below the present, without asking for it, which might change it."""
+        return int(self._now + (self._clock.monotonic() - self._last_asked) * 500)
+
     def take_step(self) -> int:
         """Return and forget the milliseconds that the wall clock leapt over or this process missed."""
         stepped, self._stepped = self._stepped, 0
