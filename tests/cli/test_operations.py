@@ -129,6 +129,30 @@ def test_the_first_key_is_made_on_the_store_and_then_needed(start: Start, tmp_pa
     assert run_here("keys", "revoke", reader["key_id"], "--api-key", key, url=url).code == ExitCode.REFUSED
 
 
+def test_whoever_makes_the_first_key_or_revokes_the_last_is_told_what_that_means(
+    lineshaft: Lineshaft,
+) -> None:
+    refused = lineshaft("keys", "create", "ci", "--scope", "read")
+    assert "say --scope admin for the first" in refused.err
+    made = lineshaft("keys", "create", "root", "--scope", "admin")
+    assert "from now on every call needs a key" in made.err
+    key, key_id = made.out.strip(), made.out.split("_")[1]
+
+    unknown = lineshaft("keys", "revoke", "nobody", "--api-key", key)
+    assert (unknown.code, "`lineshaft keys list`" in unknown.err) == (ExitCode.REFUSED, True)
+    another = lineshaft("keys", "create", "second", "--scope", "admin", "--api-key", key)
+    assert "from now on" not in another.err
+    ended = lineshaft("keys", "revoke", key_id, "--api-key", another.out.strip())
+    assert (ended.code, ended.err) == (ExitCode.OK, "")
+    last = lineshaft("keys", "revoke", another.out.split("_")[1], "--api-key", another.out.strip())
+    assert (last.code, "no key with admin is left" in last.err) == (ExitCode.OK, True)
+
+
+def test_a_worker_that_nobody_knows(lineshaft: Lineshaft) -> None:
+    ended = lineshaft("workers", "drain", "nobody")
+    assert (ended.code, "`lineshaft workers` shows those" in ended.err) == (ExitCode.REFUSED, True)
+
+
 def test_keys_of_a_store_that_is_served_go_through_the_coordinator(
     lineshaft: Lineshaft, coordinator: str, tmp_path: Path
 ) -> None:

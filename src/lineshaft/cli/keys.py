@@ -62,6 +62,8 @@ async def create(
         style="dim",
     )
     session.out.say(key.key or "")
+    if store is None and session.api_key is None:  # else it would have been refused
+        session.out.note("from now on every call needs a key; who is there without one has been sent away")
 
 
 @command(app, "list")
@@ -84,12 +86,19 @@ async def revoke(
     store: Store = None,
 ) -> None:
     """Make keys invalid, from now on and for good."""
+    known: wire.KeyList = await _call(session, store, "keys")
+    admins = {key.key_id for key in known.keys if "admin" in key.scopes}
     for key_id in key_ids:
         answer: wire.Revoked = await _call(session, store, "revoke_key", id=key_id)
         if session.out.as_json:
             session.out.line(answer)
         else:
             session.out.say(f"revoked {answer.key_id}")
+    if admins and not admins - set(key_ids):
+        session.out.note(
+            "no key with admin is left: stop the coordinator, and make one with "
+            "`lineshaft keys create NAME --scope admin --store URL`"
+        )
 
 
 async def _call(session: Session, store: str | None, name: str, **given: Any) -> Any:

@@ -97,7 +97,9 @@ def _code_and_hint(error: LineshaftError) -> tuple[ExitCode, str]:
         return code, error.hint or _GENERAL[code]
     if code is ExitCode.UNAVAILABLE and error.retry_after:
         return code, f"nothing is lost: repeat the command after {error.retry_after:g} s"
-    return code, _BUSY if _is_busy(error) else _HINTS.get(error.type) or _GENERAL[code]
+    if _is_busy(error):
+        return code, _BUSY
+    return code, _OF_FIELD.get((error.type, error.field)) or _HINTS.get(error.type) or _GENERAL[code]
 
 
 def _code(error: LineshaftError) -> ExitCode:
@@ -169,7 +171,7 @@ _HINTS: dict[str, str] = {
     "method_not_allowed": "the coordinator does not know this call; " + _NEWER,
     "not_owner": "use the address that the coordinator names with --url",
     "unauthorized": "give an API key with --api-key or LINESHAFT_API_KEY; `lineshaft keys create` makes one",
-    "forbidden": "use a key with that scope, or a host that the coordinator serves (--allowed-host)",
+    "forbidden": "use a key with that scope; where a Host is refused, serve it with --allowed-host",
     "not_found": "`lineshaft tasks list` and `lineshaft queues list` show what there is",
     "conflict": "see how it stands with `lineshaft tasks get ID`",
     "queue_closed": "open the queue with `lineshaft queues open NAME`",
@@ -191,3 +193,10 @@ _HINTS: dict[str, str] = {
     "schema_too_new": "upgrade this Lineshaft, or go on with the version that wrote the store",
     "lease_lost": "somebody else may hold the task by now; look with `lineshaft tasks history ID`",
 }
+
+_OF_FIELD: dict[tuple[str, str | None], str] = {
+    ("not_found", "key_id"): "`lineshaft keys list` shows the ids of those that are valid",
+    ("not_found", "id"): "`lineshaft workers` shows those that were heard of lately",
+    ("invalid", "scopes"): "say --scope admin for the first; others can be made with it",
+}
+"""What to do about an error of a type where it is about this field."""
