@@ -55,7 +55,7 @@ soak: $(READY) ## the simulator over many seeds (SEED, SEEDS), then a crowd of w
 	$(RUN) -m tests.simulation --start $(SEED) --seeds $(SEEDS) --keep-going
 	$(RUN) -m tests.faults.soak --minutes $(MINUTES)
 
-mutants: $(READY) ## break the heart in nearly a hundred ways and see that the tests notice each
+mutants: $(READY) ## break the heart in a hundred ways and see that the tests notice each
 	$(RUN) -m tests.mutants
 
 docs: $(READY) ## the documentation site, in build/site

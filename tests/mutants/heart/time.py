@@ -59,6 +59,17 @@ TIME = (
         caught_by=("core/test_leases.py::test_repeated_outages_do_not_keep_a_dead_workers_lease_for_ever",),
     ),
     mutant(
+        "leases-pay-for-culprits",
+        "a client that sends what cannot be stored uses up the outages that a lease survives",
+        Edit("engine/bisect.py", "*, new_outage: bool = False", "*, new_outage: bool = True"),
+        caught_by=(
+            (
+                "engine/test_bisect.py"
+                "::test_however_often_culprits_make_it_load_a_lease_is_charged_for_one_outage"
+            ),
+        ),
+    ),
+    mutant(
         "retry-without-backoff",
         "a failed task runs again at once",
         Edit("core/outcomes.py", "memory.now + delay", "memory.now"),
