@@ -247,6 +247,40 @@ async def test_a_claimer_that_hangs_up_is_unparked_and_gets_no_task(coordinator:
         assert (status, task["task_id"], task["attempt"]) == (200, "a", 1)
 
 
+async def test_a_claimer_that_reads_nothing_and_hangs_up_holds_nothing(coordinator: Coordinator) -> None:
+    known = set(coordinator._server.server_state.connections)
+    async with connected(coordinator) as line, connected(coordinator) as deaf:
+        big = b'{"name": "n", "queue": "big", "payload": "%s"}' % (b"x" * 900_000)
+        assert (await line.exchange(post("/_tasks", big.replace(b"{", b'{"task_id": "big",', 1))))[0] == 201
+        assert (await line.exchange(post("/_tasks", b'{"name": "n", "queue": "q", "task_id": "a"}')))[
+            0
+        ] == 201
+        protocols: list[Any] = list(set(coordinator._server.server_state.connections) - known)
+        while not any(protocol.flow.write_paused for protocol in protocols):
+            answered = coordinator.calls.responses[200]
+            deaf.writer.write(b"GET /_tasks/big HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            while True:
+                if coordinator.calls.responses[200] > answered:
+                    break
+                await asyncio.sleep(0)
+        deaf.writer.write(post("/_tasks/_claim", b'{"queues": ["q"]}'))
+        await state(line, "a", "running")
+        deaf.writer.transport.abort()
+        task = await state(line, "a", "queued")
+        assert (task["attempt"], task["lost_leases"]) == (0, 0)
+
+
+async def state(line: Line, task_id: str, wanted: str) -> Any:
+    """Wait until a task is in a state."""
+    while True:
+        status, task = await line.exchange(
+            f"GET /_tasks/{task_id} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        )
+        assert status == 200
+        if task["state"] == wanted:
+            return task
+
+
 async def test_who_waits_for_a_result_and_hangs_up_is_forgotten(coordinator: Coordinator) -> None:
     async with connected(coordinator) as gone:
         gone.writer.write(post("/_tasks?wait=50s", b'{"name": "n"}'))

@@ -21,6 +21,10 @@ from lineshaft.wire import ErrorBody, ErrorInfo
 _encode = msgspec.json.Encoder().encode
 
 
+class ClientGone(Exception):
+    """The client hung up; nobody is there to be answered."""
+
+
 class AnsweringProtocol(HttpToolsProtocol):
     """The half of a connection that writes."""
 
@@ -35,6 +39,16 @@ class AnsweringProtocol(HttpToolsProtocol):
     def gone(self) -> bool:
         """Whether nothing that is written now will reach the client."""
         return bool(self.transport.is_closing())
+
+    async def reach(self) -> None:
+        """Wait until the client has read so much of what was written before that more can follow.
+
+        Raises `ClientGone` where it hangs up instead, or already has.
+        """
+        if self.flow.write_paused:
+            await self.flow.drain()
+        if self.gone:
+            raise ClientGone
 
     async def respond(self, response: Response) -> None:
         """Answer the request served by a cycle as `send` would, but with one write for head and body."""

@@ -16,6 +16,7 @@ import msgspec
 from uvicorn.protocols.utils import ClientDisconnected
 
 from lineshaft.errors import Forbidden, LineshaftError, Malformed, TooLarge, Unavailable
+from lineshaft.server.answering import ClientGone
 from lineshaft.server.calls import Calls
 from lineshaft.server.endpoints import Endpoint
 from lineshaft.server.exchange import Request
@@ -24,7 +25,6 @@ from lineshaft.server.hosts import AllowedHosts
 from lineshaft.server.identity import Identity, KeyRing
 from lineshaft.server.intake import traceparent
 from lineshaft.server.metrics import RequestMetrics
-from lineshaft.server.protocol import ClientGone
 from lineshaft.server.responses import INTERNAL, Response, refusal
 from lineshaft.server.router import NoSuchMethod, Router
 from lineshaft.server.session import Session
@@ -45,11 +45,11 @@ _AT_ONCE = contextlib.nullcontext()
 class Line(Protocol):
     """The connection that a request came by."""
 
-    gone: bool
-    """Whether nothing that is written now will reach the client."""
-
     def mind_leaving(self) -> None:
         """Take the end of what the client says for its leaving. Raises `ClientGone` where it has."""
+
+    async def reach(self) -> None:
+        """Wait until an answer could be written. Raises `ClientGone` where the client hangs up instead."""
 
     def leave(self) -> None:
         """End the request being served without an answer."""
@@ -184,8 +184,7 @@ class Application:
             and request.method == "GET"
         )
         waits = endpoint.waits(query, message)
-        leases = endpoint.leases(message)
-        if line is not None and (streams or waits or leases):
+        if line is not None and (streams or waits or endpoint.leases(message)):
             line.mind_leaving()
         if streams:
             assert send is not None
@@ -194,11 +193,14 @@ class Application:
             return None
         with self._wait(serving, identity) if waits else _AT_ONCE:
             answer = await self._calls.call(
-                endpoint.call, identity, id=id, query=query, body=message, traceparent=_traceparent(headers)
+                endpoint.call,
+                identity,
+                id=id,
+                query=query,
+                body=message,
+                traceparent=_traceparent(headers),
+                requester=line,
             )
-        if leases and line is not None and line.gone:
-            await self._calls.give_back(identity, answer)
-            raise ClientGone
         if answer is None:
             position = self._durable(endpoint, identity)
             return Response(204, media=None, headers=((b"lineshaft-position", b"%d" % (position or 0)),))

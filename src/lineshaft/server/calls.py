@@ -12,10 +12,11 @@ from lineshaft.server.change_calls import ChangeCalls
 from lineshaft.server.identity import Identity
 from lineshaft.server.operation_calls import OperationCalls
 from lineshaft.server.task_calls import TaskCalls
-from lineshaft.server.worker_calls import WorkerCalls
+from lineshaft.server.worker_calls import Requester, WorkerCalls
 from lineshaft.wire import CALLS, Call, Nothing
 
 _TRACED = {"enqueue", "put", "bulk"}
+_LEASES = {"claim", "report"}
 
 
 class Calls(TaskCalls, ChangeCalls, WorkerCalls, OperationCalls):
@@ -30,10 +31,12 @@ class Calls(TaskCalls, ChangeCalls, WorkerCalls, OperationCalls):
         query: Any = None,
         body: Any = None,
         traceparent: str | None = None,
+        requester: Requester | None = None,
     ) -> Coroutine[Any, Any, Any]:
         """Make a call and return its answer struct, to come (None: a claim without `max` found nothing).
 
-        `body` is the call's struct, and of a bulk enqueue a list of them. Raises `LineshaftError`.
+        `body` is the call's struct, and of a bulk enqueue a list of them. `requester` is asked before an
+        answer that leases tasks is given. Raises `LineshaftError`.
         """
         shape = _SHAPES[call.name]
         arguments: list[Any] = [identity]
@@ -44,7 +47,9 @@ class Calls(TaskCalls, ChangeCalls, WorkerCalls, OperationCalls):
         if shape.body is not None:
             arguments.append(shape.body() if body is None else body)
         method: Callable[..., Coroutine[Any, Any, Any]] = getattr(self, call.name)
-        return method(*arguments, traceparent=traceparent) if shape.traced else method(*arguments)
+        if shape.traced:
+            return method(*arguments, traceparent=traceparent)
+        return method(*arguments, requester=requester) if shape.leases else method(*arguments)
 
 
 class _Shape:
@@ -53,6 +58,7 @@ class _Shape:
     def __init__(self, call: Call) -> None:
         self.id = "{id}" in call.path
         self.traced = call.name in _TRACED
+        self.leases = call.name in _LEASES
         self.query = call.query
         self.body = None if call.body is Nothing else (list if call.name == "bulk" else call.body)
 

@@ -22,7 +22,7 @@ import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from lineshaft.errors import LineshaftError, Malformed, RequestTimeout, Unavailable
-from lineshaft.server.answering import AnsweringProtocol
+from lineshaft.server.answering import AnsweringProtocol, ClientGone
 from lineshaft.server.exchange import Exchange, Request
 from lineshaft.server.responses import Response, date_line
 from lineshaft.server.settings import Limits
@@ -53,10 +53,6 @@ class HeadTooLarge(Malformed):
 
     type = "too_large"
     status = 431
-
-
-class ClientGone(Exception):
-    """The client hung up; nobody is there to be answered."""
 
 
 class EdgeProtocol(AnsweringProtocol):

@@ -40,10 +40,8 @@ class Stepper:
 
     def cancel(self) -> None:
         """Let the coroutine end with `CancelledError`, as a task would."""
-        if self._awaited is not None:
-            self._awaited.cancel()
-        else:
-            self._cancelled = True  # at its next wait
+        if self._awaited is None or not self._awaited.cancel():
+            self._cancelled = True  # at its next wait; what it waited for and has come is not lost
 
     def _step(self, _: Any = None) -> None:
         coroutine = self._coroutine

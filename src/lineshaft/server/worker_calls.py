@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -49,17 +49,29 @@ _MAX_TOKEN = 64
 _encode = msgspec.json.Encoder().encode
 
 
+class Requester(Protocol):
+    """Whoever is to get an answer that leases tasks."""
+
+    async def reach(self) -> None:
+        """Wait until the answer could be handed over. Raises where the requester goes away instead."""
+
+
 class WorkerCalls(Calling):
     """Wire structs in, wire structs out; errors are `LineshaftError`s that name the field."""
 
     # -- claim -------------------------------------------------------------------------------------
 
     async def claim(
-        self, identity: Identity, query: ClaimQuery | None = None, body: Claim | None = None
+        self,
+        identity: Identity,
+        query: ClaimQuery | None = None,
+        body: Claim | None = None,
+        *,
+        requester: Requester | None = None,
     ) -> ClaimedTasks | ClaimedTask | None:
         """Lease tasks: a list where `max` was said, else one task or None."""
         claim = _merged(query or ClaimQuery(), body or Claim())
-        answer = await self.lease(identity, self.claim_command(identity, claim))
+        answer = await self.lease(identity, self.claim_command(identity, claim), requester)
         if claim.max is not None:
             return answer
         if not answer.tasks:
@@ -70,16 +82,30 @@ class WorkerCalls(Calling):
         task.position = answer.position
         return task
 
-    async def lease(self, identity: Identity, command: commands.Claim) -> ClaimedTasks:
+    async def lease(
+        self, identity: Identity, command: commands.Claim, requester: Requester | None = None
+    ) -> ClaimedTasks:
         """Submit a claim; cancelled, it leaves nothing leased to a requester who has gone."""
+        reply, tasks = await self._handed_over(identity, command, requester)
+        return ClaimedTasks(tasks=tasks, position=reply.position, directive=views.directive(reply.directive))
+
+    async def _handed_over(
+        self, identity: Identity, command: commands.Claim | commands.Report, requester: Requester | None
+    ) -> tuple[Any, list[ClaimedTask]]:
+        """Submit what leases tasks and return the reply and the tasks, as soon as the requester takes them.
+
+        Where nobody does they are released, unburned, but for those that a repeated claim was given too.
+        """
         handle = self.engine.submit(command)
         try:
             reply = await handle
             tasks = await self.claimed_tasks(identity, reply.tasks)
+            if requester is not None and tasks:
+                await requester.reach()
         except BaseException:
             handle.abandon()
             raise
-        return ClaimedTasks(tasks=tasks, position=reply.position, directive=views.directive(reply.directive))
+        return reply, tasks
 
     def claim_command(self, identity: Identity, claim: Claim, *, park: bool = True) -> commands.Claim:
         """Return the command for a claim, checked; one inside a report never parks."""
@@ -115,17 +141,6 @@ class WorkerCalls(Calling):
             for row, payload in zip(rows, values[: len(rows)], strict=True)
         ]
 
-    async def give_back(self, identity: Identity, answer: Any) -> None:
-        """Release what an answer leases, unburned: its requester has gone and will never see it."""
-        tasks = answer.tasks if isinstance(answer, ClaimedTasks | Reported) else [answer]
-        ops = tuple(
-            commands.Release(task_id=task.task_id, token=task.lease_token)
-            for task in tasks
-            if isinstance(task, ClaimedTask)
-        )
-        if ops:
-            await self.engine.submit(commands.Report(tenant=identity.tenant, items=ops))
-
     # -- one lease ---------------------------------------------------------------------------------
 
     async def start(self, identity: Identity, id: str, body: Start) -> LeaseAnswer:
@@ -157,26 +172,23 @@ class WorkerCalls(Calling):
 
     # -- report ------------------------------------------------------------------------------------
 
-    async def report(self, identity: Identity, body: Report) -> Reported:
+    async def report(
+        self, identity: Identity, body: Report, *, requester: Requester | None = None
+    ) -> Reported:
         """Apply items in order, each for itself, then the claim; an error in `items` is its own answer.
 
         The claim parks only where there is nothing to acknowledge.
         """
         if body.claim is not None and not body.items:
-            claimed = await self.lease(identity, self._claim_of_report(identity, body.claim))
+            claimed = await self.lease(identity, self._claim_of_report(identity, body.claim), requester)
             return Reported(
                 items=[], tasks=claimed.tasks, position=claimed.position, directive=claimed.directive
             )
         claim = None if body.claim is None else self._claim_of_report(identity, body.claim, park=False)
         ops = [self._op_or_error(item) for item in body.items]
         good = tuple(op for op in ops if not isinstance(op, LineshaftError))
-        handle = self.engine.submit(commands.Report(tenant=identity.tenant, items=good, claim=claim))
-        try:
-            reply = await handle
-            tasks = await self.claimed_tasks(identity, reply.tasks)
-        except BaseException:
-            handle.abandon()
-            raise
+        command = commands.Report(tenant=identity.tenant, items=good, claim=claim)
+        reply, tasks = await self._handed_over(identity, command, requester)
         answered = iter(reply.items)
         return Reported(
             items=[views.item_answer(op if isinstance(op, LineshaftError) else next(answered)) for op in ops],
