@@ -21,6 +21,7 @@ from lineshaft.server.calls import Calls
 from lineshaft.server.endpoints import Endpoint
 from lineshaft.server.identity import Identity, KeyRing
 from lineshaft.server.settings import Limits
+from lineshaft.server.views import pushed_directive
 from lineshaft.store.urls import open_store
 from lineshaft.wire import CALLS, Call, PushedDirective
 
@@ -71,7 +72,7 @@ class Coordinator:
         def wanted(directive: Directive) -> bool:
             return directive.tenant == tenant and (directive.worker_id, directive.incarnation) in known
 
-        with self.engine.directives(wanted, lambda directive: tell(_pushed(directive))):
+        with self.engine.directives(wanted, lambda directive: tell(pushed_directive(directive))):
             await asyncio.Event().wait()
 
     async def close(self) -> None:
@@ -83,12 +84,3 @@ class Coordinator:
         if len(body) > endpoint.limit:
             raise TooLarge(f"a body of {len(body)} bytes is above the limit of {endpoint.limit}")
         return endpoint.read_body(body, "application/json")
-
-
-def _pushed(directive: Directive) -> PushedDirective:
-    return PushedDirective(
-        directive=directive.directive,  # type: ignore[arg-type]  # core has no word for the wire's words
-        task_id=directive.task_id,
-        lease_token=directive.token,
-        reason=directive.reason,
-    )

@@ -14,14 +14,12 @@ from lineshaft.core.task import Task
 from lineshaft.engine.handle import Handle
 from lineshaft.errors import LineshaftError, NotFound
 
-_WAITING = frozenset({Claim, Get, Enqueue})
-
 Rows = Mapping[tuple[str, str], Task | None]
 
 
 def may_wait(command: Command) -> bool:
     """Tell whether a command asks to be parked."""
-    return type(command) in _WAITING and command.wait_until is not None  # type: ignore[attr-defined]
+    return isinstance(command, (Claim, Get, Enqueue)) and command.wait_until is not None
 
 
 def will_create(shard: Shard, command: Enqueue, now: int, found: Rows | None) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lineshaft.core import commands, replies
 from lineshaft.errors import Forbidden, Invalid
-from lineshaft.server import intake, metrics, openapi, views
+from lineshaft.server import intake, metrics, openapi, operation_views
 from lineshaft.server.calling import Calling
 from lineshaft.server.identity import DEFAULT_TENANT, Identity
 from lineshaft.values.durations import seconds
@@ -59,11 +59,11 @@ class OperationCalls(Calling):
     async def queues(self, identity: Identity) -> QueueList:
         """List the queues."""
         states = await self.engine.submit(commands.Queues(tenant=identity.tenant))
-        return QueueList(queues=[views.queue(state) for state in states])
+        return QueueList(queues=[operation_views.queue(state) for state in states])
 
     async def queue(self, identity: Identity, id: str) -> Queue:
         """Return a queue; one that nobody has named yet is empty."""
-        return views.queue(await self._queue_state(identity, id))
+        return operation_views.queue(await self._queue_state(identity, id))
 
     async def put_queue(self, identity: Identity, id: str, body: PutQueue) -> Queue:
         """Make or change a queue."""
@@ -88,7 +88,7 @@ class OperationCalls(Calling):
 
     async def scale(self, identity: Identity, id: str) -> Scale:
         """Return how much work there is."""
-        queue = views.queue(await self._queue_state(identity, id))
+        queue = operation_views.queue(await self._queue_state(identity, id))
         return Scale(
             queue=queue.queue,
             backlog=queue.backlog,
@@ -109,19 +109,19 @@ class OperationCalls(Calling):
     ) -> Queue:
         name = check_name(id, field="queue")
         command = commands.SetQueue(tenant=identity.tenant, queue=name, paused=paused, closed=closed)
-        return views.queue(await self.engine.submit(command))
+        return operation_views.queue(await self.engine.submit(command))
 
     # -- workers -----------------------------------------------------------------------------------
 
     async def workers(self, identity: Identity) -> WorkerList:
         """List the workers seen lately."""
         states = await self.engine.submit(commands.Workers(tenant=identity.tenant))
-        return WorkerList(workers=[views.worker(state) for state in states])
+        return WorkerList(workers=[operation_views.worker(state) for state in states])
 
     async def drain(self, identity: Identity, id: str, body: Drain) -> WorkerInfo:
         """Let a worker finish what it holds and claim no more."""
         command = commands.Drain(tenant=identity.tenant, worker_id=id, incarnation=body.incarnation)
-        return views.worker(await self.engine.submit(command))
+        return operation_views.worker(await self.engine.submit(command))
 
     # -- the process -------------------------------------------------------------------------------
 
@@ -144,7 +144,7 @@ class OperationCalls(Calling):
         """Return counts and gauges of the caller's tenant."""
         reply = await self.engine.submit(commands.Stats(tenant=identity.tenant))
         return Stats(
-            counts=views.counts(reply.counts),
+            counts=operation_views.counts(reply.counts),
             queues=reply.queues,
             workers=reply.workers,
             waiting_claims=reply.waiting_claims,
@@ -187,7 +187,7 @@ class OperationCalls(Calling):
 
     async def keys(self, identity: Identity) -> KeyList:
         """List the API keys of the caller's tenant; the default tenant, the operator's, sees all."""
-        return KeyList(keys=[views.key(stored) for stored in self.key_ring.list(_reach(identity))])
+        return KeyList(keys=[operation_views.key(stored) for stored in self.key_ring.list(_reach(identity))])
 
     async def new_key(self, identity: Identity, body: NewKey) -> Key:
         """Make an API key."""
@@ -197,7 +197,7 @@ class OperationCalls(Calling):
         if "admin" not in body.scopes and not self.key_ring.has_admin:
             raise Invalid("the first key needs admin, or nobody could make or revoke another", field="scopes")
         stored, key = await self.key_ring.create(body.name, tenant=tenant, scopes=list(body.scopes))
-        return views.key(stored, key)
+        return operation_views.key(stored, key)
 
     async def revoke_key(self, identity: Identity, id: str) -> Revoked:
         """Make an API key invalid for good."""

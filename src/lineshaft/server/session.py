@@ -22,7 +22,7 @@ from lineshaft.server.endpoints import Endpoint
 from lineshaft.server.identity import Identity
 from lineshaft.server.reading import BodyReader
 from lineshaft.server.settings import Limits
-from lineshaft.server.views import error_info
+from lineshaft.server.views import error_info, pushed_directive
 from lineshaft.wire import (
     CALLS,
     SUBPROTOCOL,
@@ -322,13 +322,7 @@ class Session:
         )
 
     def _push_directive(self, directive: Directive) -> None:
-        pushed = PushedDirective(
-            directive=directive.directive,  # type: ignore[arg-type]
-            task_id=directive.task_id,
-            lease_token=directive.token,
-            reason=directive.reason,
-        )
-        task = asyncio.create_task(self._tell(pushed))
+        task = asyncio.create_task(self._tell(pushed_directive(directive)))
         self._busy.add(task)
         task.add_done_callback(self._busy.discard)
 

@@ -10,7 +10,6 @@ from lineshaft.core import replies
 from lineshaft.core.batch import Change
 from lineshaft.core.task import Attempt, Lease, Progress, RetryPolicy, State, Task, lease_token
 from lineshaft.errors import LineshaftError
-from lineshaft.server.identity import StoredKey
 from lineshaft.values.durations import seconds
 from lineshaft.values.instants import format_instant
 from lineshaft.wire import (
@@ -20,18 +19,15 @@ from lineshaft.wire import (
     ErrorInfo,
     Explanation,
     ItemAnswer,
-    Key,
     LeaseAnswer,
     OutcomeAnswer,
-    Queue,
+    PushedDirective,
     Raw,
     Reason,
     TaskChange,
-    WorkerInfo,
     tasks,
 )
 from lineshaft.wire.messages import Directive, Instant, Seconds, StateWord, UnsetType
-from lineshaft.wire.operations import Scope
 
 NULL = Raw(b"null")
 
@@ -44,6 +40,16 @@ def word(state: State) -> StateWord:
 def directive(told: str) -> Directive:
     """Return a directive as it is spelled."""
     return cast("Directive", told)
+
+
+def pushed_directive(told: replies.Directive) -> PushedDirective:
+    """Return what is pushed to a worker."""
+    return PushedDirective(
+        directive=directive(told.directive),
+        task_id=told.task_id,
+        lease_token=told.token,
+        reason=told.reason,
+    )
 
 
 def error_info(error: LineshaftError) -> ErrorInfo:
@@ -180,7 +186,7 @@ def _affinity(row: Task) -> tasks.AffinityInfo | None:
     if not affinity.capability and not affinity.resources:
         return None
     return tasks.AffinityInfo(
-        capability=list(affinity.capability) or None, resources=_amounts(affinity.resources) or None
+        capability=list(affinity.capability) or None, resources=amounts(affinity.resources) or None
     )
 
 
@@ -195,7 +201,8 @@ def _progress(progress: Progress | None) -> tasks.ProgressInfo | None:
     )
 
 
-def _amounts(given: Iterable[tuple[str, float]]) -> dict[str, float]:
+def amounts(given: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """Return amounts by the names of resources."""
     return {name: _whole(amount) for name, amount in given}
 
 
@@ -306,48 +313,6 @@ _DONE = {state: ItemAnswer(status=200, state=word(state)) for state in State}
 """What most items are answered; nobody changes it."""
 
 
-def queue(state: replies.QueueState) -> Queue:
-    """Return a queue."""
-    return Queue(
-        queue=state.queue,
-        paused=state.paused,
-        closed=state.closed,
-        backlog=state.counts.get(State.QUEUED, 0),
-        running=state.running,
-        oldest_age=seconds(state.oldest_age),
-        workers=state.workers,
-        counts=counts(state.counts),
-        position=state.position,
-    )
-
-
-def counts(by_state: dict[State, int]) -> dict[str, int]:
-    """Return counts by the word of each state, in order of the states."""
-    return {state.word: by_state.get(state, 0) for state in State}
-
-
-def worker(state: replies.WorkerState) -> WorkerInfo:
-    """Return a worker."""
-    return WorkerInfo(
-        worker_id=state.worker_id,
-        incarnation=state.incarnation,
-        name=state.name,
-        version=state.version,
-        host=state.host,
-        pid=state.pid,
-        capabilities=list(state.capabilities),
-        resources=_amounts(state.resources.items()),
-        free=_amounts(state.free.items()),
-        held=state.held,
-        waiting=state.waiting,
-        draining=state.draining,
-        seen_at=format_instant(state.seen_at),
-        queues=None if state.queues is None else list(state.queues),
-        names=None if state.names is None else list(state.names),
-        position=state.position,
-    )
-
-
 def explanation(reply: replies.Explanation) -> Explanation:
     """Return why a task is not running."""
     reasons = [
@@ -373,16 +338,4 @@ def change(told: Change) -> TaskChange:
         at=format_instant(told.at),
         attempt=told.attempt,
         reason=told.reason,
-    )
-
-
-def key(stored: StoredKey, secret: str | None = None) -> Key:
-    """Return an API key; with its secret only when it is made."""
-    return Key(
-        key_id=stored.key_id,
-        name=stored.name,
-        tenant=stored.tenant,
-        scopes=cast("list[Scope]", list(stored.scopes)),
-        created_at=format_instant(stored.created_at),
-        key=secret,
     )
