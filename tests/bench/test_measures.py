@@ -80,14 +80,19 @@ def test_who_cannot_be_run_says_why() -> None:
 
 
 def test_losses_are_named() -> None:
-    ours, theirs = OWN[0], PEERS[0]
+    served, embedded = OWN[:2]
+    keeps_nothing = PEERS[0]
+    [keeps_all] = [one for one in PEERS if one.key == "huey-sqlite"]
     run = run_of(
-        Measured(contender=ours, figures={"drain": 1000.0, "pick_up_p50": 0.5}),
-        Measured(contender=theirs, figures={"drain": 2000.0, "pick_up_p50": 0.6}),
+        Measured(contender=served, figures={"drain": 1000.0, "pick_up_p50": 0.5}),
+        Measured(contender=embedded, figures={"drain": 1800.0, "pick_up_p50": 0.4}),
+        Measured(contender=keeps_nothing, figures={"drain": 2000.0, "pick_up_p50": 0.6}),
+        Measured(contender=keeps_all, figures={"drain": 1500.0, "pick_up_p50": 0.7}),
     )
     assert report.losses(run) == (
         "Where others are ahead of us:\n\n"
-        "* Drain by one worker process: Celery\\* 2,000 (tasks/s; ours at best 1,000)\n\n"
+        "* Drain by one worker process: Celery\\* 2,000; Huey on SQLite 1,500 "
+        "(tasks/s; ours 1,000, embedded 1,800)\n\n"
         "\\* keeps nothing when the power fails, or when its server is killed."
     )
 
