@@ -322,10 +322,14 @@ class Client:
     async def _enqueue(self, task: Task[Any, R], payload: bytes, *, wait: float | None = None) -> Handle[R]:
         connection = self._connections.current()
         body = enqueue_body(task, payload, connection.new_id)
-        query = None if wait is None else wire.EnqueueQuery(wait=round(wait, 3))
-        answer: wire.Enqueued = await connection.transport.call(
-            CALLS["enqueue"], query=query, body=body, timeout=(wait or 0.0) + 15.0
-        )
+        answer: wire.Enqueued
+        if wait is None:
+            answer = await connection.enqueues.enqueue(body)
+        else:
+            query = wire.EnqueueQuery(wait=round(wait, 3))
+            answer = await connection.transport.call(
+                CALLS["enqueue"], query=query, body=body, timeout=wait + 15.0
+            )
         return Handle(self, answer.task_id, task.definition.result, seen=answer, created=answer.created)
 
 

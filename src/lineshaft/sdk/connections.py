@@ -15,16 +15,18 @@ import time
 import weakref
 from collections.abc import Callable
 
+from lineshaft.sdk.coalescing import Coalescer
 from lineshaft.sdk.failures import AppClosed, ForkedApp
 from lineshaft.sdk.transport import Transport
 from lineshaft.values.ids import TimeOrderedIds
 
 
 class Connection:
-    """What one event loop has of an App: a transport, and ids that no other loop makes."""
+    """What one event loop has of an App: a transport, enqueues over it, ids that no other loop makes."""
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
+        self.enqueues = Coalescer(transport)
         self._ids = TimeOrderedIds(random.getrandbits)
 
     def new_id(self) -> str:

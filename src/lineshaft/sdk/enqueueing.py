@@ -49,7 +49,7 @@ def chunks(bodies: list[wire.Enqueue]) -> Iterable[list[wire.Enqueue]]:
 
 def check_all_enqueued(items: list[wire.BulkItem]) -> None:
     """Raise EnqueueFailed where some were refused; `errors` has them by their indexes."""
-    errors = {at: _error(item) for at, item in enumerate(items) if item.status >= 400}
+    errors = {at: refused(item) for at, item in enumerate(items) if item.status >= 400}
     if errors:
         first = min(errors)
         raise EnqueueFailed(
@@ -63,7 +63,8 @@ def _length(raw: object) -> int:
     return len(raw) if isinstance(raw, bytes) else len(memoryview(raw)) if isinstance(raw, msgspec.Raw) else 0
 
 
-def _error(item: wire.BulkItem) -> LineshaftError:
+def refused(item: wire.BulkItem) -> LineshaftError:
+    """Return the error that refused an item."""
     if item.error is None:
         return LineshaftError(f"refused with status {item.status}", task_id=item.task_id)
     info = msgspec.json.decode(msgspec.json.encode(item.error), type=ErrorInfo)
