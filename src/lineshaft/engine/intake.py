@@ -58,9 +58,9 @@ class Intake:
         """Commands wait: the shard is loading, or a rejected batch is being bisected."""
         self.stalled = False
         self.unowned: str | None = None
+        """Why there is no shard and will not be for a while; None where there is one or it is loading."""
         self.trouble: str | None = None
         """What the store said when it last failed to answer, until it answers."""
-        """Why there is no shard and will not be for a while; None where there is one or it is loading."""
         self.closed = False
         self.broken: Exception | None = None
         self.generation = 0

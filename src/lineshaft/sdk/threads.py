@@ -35,11 +35,6 @@ class Threads:
         self._jobs.put((function, loop, future))
         return await future
 
-    @property
-    def busy(self) -> int:
-        """How many functions are running, the abandoned ones included."""
-        return self._busy
-
     def close(self) -> None:
         """Let the idle threads end; those that run a function end after it."""
         for _ in range(self._threads):

@@ -1,4 +1,4 @@
-"""Sizes and amounts: `"24GiB"`, `"500MB"` or a number; bytes inside."""
+"""Amounts of resources: `"24GiB"`, `"500MB"` or a number; a size is bytes inside."""
 
 from __future__ import annotations
 
@@ -12,13 +12,6 @@ MAX_SIZE = 1 << 62
 _UNITS = {"": 1, "B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15}
 _UNITS |= {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40, "PiB": 1 << 50}
 _SPELLED = re.compile(r"([0-9]{1,19}(?:\.[0-9]{1,9})?) ?([A-Za-z]{0,3})")
-
-
-def parse_size(value: str | int, *, field: str) -> int:
-    """Return bytes. Raises `Invalid` for other spellings, what is negative and what is above 4 EiB."""
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise Invalid('expected a size such as "24GiB", "500MB" or a number of bytes', field=field)
-    return int(_bounded(_spelled(value, field) if isinstance(value, str) else value, field))
 
 
 def parse_amount(value: str | int | float, *, field: str) -> float:
