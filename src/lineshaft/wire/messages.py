@@ -33,6 +33,9 @@ StateWord: TypeAlias = Literal[
 ]
 Directive: TypeAlias = Literal["continue", "cancel", "drain"]
 
+_SHOWN = 200
+"""Characters of a payload or a result that are shown of it."""
+
 
 class Request(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """Base of what clients send."""
@@ -40,6 +43,11 @@ class Request(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=Tr
 
 class Answer(Struct, kw_only=True, omit_defaults=True, gc=False):
     """Base of what the coordinator answers: fields that may grow, absent ones left out."""
+
+    def __repr__(self) -> str:
+        values = ((name, getattr(self, name)) for name in self.__struct_fields__)
+        shown = (f"{name}={_shown(value)}" for name, value in values if not _is_nothing(value))
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 class ErrorInfo(Answer, kw_only=True):
@@ -60,6 +68,19 @@ class ErrorBody(Answer, kw_only=True):
     retry_after: float | None = None
     position: int | None = None
     """Of an answer to a write: everything up to there is durable."""
+
+
+def _is_nothing(value: object) -> bool:
+    """Tell whether there is nothing to show."""
+    return value is None or value is UNSET or value == [] or (isinstance(value, Raw) and not bytes(value))
+
+
+def _shown(value: object) -> str:
+    """Return a field as people read it; Raw as the JSON that it is."""
+    if not isinstance(value, Raw):
+        return repr(value)
+    text = bytes(value).decode("utf-8", "replace")
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text):,} characters)"
 
 
 def raw(value: object) -> Raw:
