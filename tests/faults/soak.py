@@ -26,6 +26,7 @@ import msgspec
 
 from tests.faults.processes import eventually
 from tests.faults.raw_lines import HttpLine
+from tests.faults.soak_report import Report
 
 IDLE_QUEUES = [f"idle-{n}" for n in range(10)]
 LEASE = 5.0
@@ -43,48 +44,6 @@ _REMEMBERED = ("lineshaft.core.fleet.",)
 _SWEPT = ("lineshaft.core.claimers.Claimer", "lineshaft.core.commands.Claim", "lineshaft.core.tenants.Wait")
 """Types whose dead are swept out when there are a thousand of them, or as many as there are living."""
 _SWEPT_AT = 2_500
-
-
-class Report(msgspec.Struct, kw_only=True):
-    """What a soak found; sizes in MiB, times in seconds."""
-
-    tasks: int = 0
-    probes: int = 0
-    lost_probes: list[str] = []
-    lapsed_probes: int = 0
-    """Picked up again because the first who got it had gone."""
-    pick_up_ms: dict[str, tuple[float, float]] = {}
-    """p50 and p99 of each third of the time."""
-    rss_warm: float = 0.0
-    rss_end: float = 0.0
-    rss_rest: float = 0.0
-    cpu: float = 0.0
-    """Share of one processor that the coordinator took."""
-    kills: int = 0
-    lost_leases: float = 0
-    open_tasks: int = 0
-    gauges: dict[str, float] = {}
-    descriptors: tuple[int, int] = (0, 0)
-    """Before and after."""
-    asyncio_tasks: tuple[dict[str, int], dict[str, int]] = ({}, {})
-    grown: dict[str, tuple[int, int]] = {}
-    """Types of which there are many more objects than before the crowd came."""
-
-    def complaints(self) -> list[str]:
-        """Return what is not as it must be."""
-        allowed = max(self.rss_warm * 0.15, 0) + 24
-        found = {
-            f"probes were not picked up: {self.lost_probes[:10]}": bool(self.lost_probes),
-            f"{self.open_tasks} tasks were left open": self.open_tasks != 0,
-            f"gauges are not back: {self.gauges}": any(self.gauges.values()),
-            f"descriptors leak: {self.descriptors}": self.descriptors[1] > self.descriptors[0] + 2,
-            f"tasks of asyncio leak: {self.asyncio_tasks}": (
-                sum(self.asyncio_tasks[1].values()) > sum(self.asyncio_tasks[0].values()) + 2
-            ),
-            f"objects leak: {self.grown}": bool(self.grown),
-            f"memory grew from {self.rss_warm} to {self.rss_end} MiB": self.rss_end > self.rss_warm + allowed,
-        }
-        return [complaint for complaint, is_so in found.items() if is_so]
 
 
 class Soak:
@@ -275,7 +234,8 @@ class Soak:
         self.report.rss_rest = self._memory()
 
     def _judge_probes(self) -> None:
-        report, thirds = self.report, {"first": [], "second": [], "last": []}  # type: ignore[var-annotated]
+        report = self.report
+        thirds: dict[str, list[float]] = {"first": [], "second": [], "last": []}
         report.probes = len(self._sent)
         for id, sent in self._sent.items():
             picked = self._picked.get(id, [])

@@ -1,4 +1,4 @@
-"""The catalogue of malformed push sessions: WebSocket frames that lie, and messages that are none."""
+"""Malformed push sessions: WebSocket frames that lie, and messages that are none."""
 
 from __future__ import annotations
 
@@ -9,18 +9,13 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from tests.hostile.exchange import ANSWERED, HALF_CLOSE, RESET, Attack, Kind, Outcome, Step
+from tests.hostile.catalogue import Catalogue
+from tests.hostile.exchange import ANSWERED, HALF_CLOSE, RESET, Attack, Outcome, Step
 
-KINDS: dict[str, Kind] = {}
+FRAMES = Catalogue()
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 IN_ORDER = {1000, 1001, 1002, 1003, 1007, 1008, 1009}
 """How the coordinator may close a session with a client that misbehaves; 1011 would be its own fault."""
-
-
-def kind(function: Kind) -> Kind:
-    """Enter a kind into the catalogue."""
-    KINDS[function.__name__] = function
-    return function
 
 
 def handshake(*headers: bytes, protocol: bytes = b"lineshaft.v1") -> bytes:
@@ -71,7 +66,7 @@ def maybe_greeted(chance: random.Random, *steps: Step) -> Attack:
     return after_hello(*steps) if chance.random() < 0.5 else Attack([handshake(), ANSWERED, *steps])
 
 
-@kind
+@FRAMES.kind
 def handshakes_that_are_none(chance: random.Random) -> Attack:
     good = handshake()
     bad = [
@@ -90,84 +85,84 @@ def handshakes_that_are_none(chance: random.Random) -> Attack:
     return Attack([chance.choice(bad), 0.01, HALF_CLOSE])
 
 
-@kind
+@FRAMES.kind
 def nothing_after_the_handshake(chance: random.Random) -> Attack:
     return Attack([handshake()])
 
 
-@kind
+@FRAMES.kind
 def half_a_frame(chance: random.Random) -> Attack:
     return maybe_greeted(chance, HELLO[: chance.randrange(1, len(HELLO))])
 
 
-@kind
+@FRAMES.kind
 def half_a_frame_and_gone(chance: random.Random) -> Attack:
     return maybe_greeted(chance, HELLO[: chance.randrange(1, len(HELLO))], chance.choice([RESET, HALF_CLOSE]))
 
 
-@kind
+@FRAMES.kind
 def reserved_bits(chance: random.Random) -> Attack:
     return maybe_greeted(chance, frame(TEXT, b"{}", reserved=chance.randrange(1, 8)))
 
 
-@kind
+@FRAMES.kind
 def unmasked(chance: random.Random) -> Attack:
     return maybe_greeted(chance, b"\x81\x02{}")
 
 
-@kind
+@FRAMES.kind
 def unknown_opcodes(chance: random.Random) -> Attack:
     return maybe_greeted(chance, frame(chance.choice([3, 4, 5, 6, 7, 11, 12, 13, 14, 15]), b"x"))
 
 
-@kind
+@FRAMES.kind
 def lengths_that_lie(chance: random.Random) -> Attack:
     length = chance.choice([3, 200, 70_000, 1 << 30, 1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 1])
     return maybe_greeted(chance, frame(TEXT, b"{}", length=length))
 
 
-@kind
+@FRAMES.kind
 def lengths_spelled_too_long(chance: random.Random) -> Attack:
     return maybe_greeted(chance, struct.pack("!BBQ", 0x81, 0xFF, 2) + b"\x00\x00\x00\x00{}", GOODBYE)
 
 
-@kind
+@FRAMES.kind
 def control_frames_in_pieces(chance: random.Random) -> Attack:
     opcode = chance.choice([CLOSE, PING, PONG])
     return maybe_greeted(chance, frame(opcode, b"", end=False))
 
 
-@kind
+@FRAMES.kind
 def control_frames_too_long(chance: random.Random) -> Attack:
     return maybe_greeted(chance, frame(chance.choice([CLOSE, PING, PONG]), b"x" * 126))
 
 
-@kind
+@FRAMES.kind
 def pieces_out_of_order(chance: random.Random) -> Attack:
     odd = [frame(0, b"x"), frame(TEXT, b"{", end=False) + frame(TEXT, b"}")]
     return maybe_greeted(chance, chance.choice(odd))
 
 
-@kind
+@FRAMES.kind
 def pieces_without_end(chance: random.Random) -> Attack:
     piece = frame(0, b" " * 60_000, end=False)
     return maybe_greeted(chance, frame(TEXT, b" ", end=False), *[piece] * 60)
 
 
-@kind
+@FRAMES.kind
 def text_that_is_none(chance: random.Random) -> Attack:
     text = chance.choice([b"\xff\xfe", b"\xed\xa0\x80", b"\xc0\x80", b"\xf5\x80\x80\x80"])
     return maybe_greeted(chance, frame(TEXT, text), GOODBYE)
 
 
-@kind
+@FRAMES.kind
 def close_codes_out_of_range(chance: random.Random) -> Attack:
     code = chance.choice([0, 1, 999, 1004, 1005, 1006, 1015, 2999, 5000, 65535])
     data = b"\x03" if chance.random() < 0.2 else struct.pack("!H", code) + b"\xff" * chance.choice([0, 1])
     return maybe_greeted(chance, frame(CLOSE, data))
 
 
-@kind
+@FRAMES.kind
 def messages_before_hello(chance: random.Random) -> Attack:
     first = chance.choice(
         [message("credit", {"max": 5}), message("report", {"items": []}), message("complete")]
@@ -175,7 +170,7 @@ def messages_before_hello(chance: random.Random) -> Attack:
     return Attack([handshake(), ANSWERED, first])
 
 
-@kind
+@FRAMES.kind
 def hellos_that_are_none(chance: random.Random) -> Attack:
     bodies = [
         None,
@@ -192,7 +187,7 @@ def hellos_that_are_none(chance: random.Random) -> Attack:
     return Attack([handshake(), ANSWERED, message("hello", chance.choice(bodies)), GOODBYE])
 
 
-@kind
+@FRAMES.kind
 def unknown_messages(chance: random.Random) -> Attack:
     types = [
         "",
@@ -212,7 +207,7 @@ def unknown_messages(chance: random.Random) -> Attack:
     return after_hello(b"".join(sent), GOODBYE)
 
 
-@kind
+@FRAMES.kind
 def messages_that_are_no_json(chance: random.Random) -> Attack:
     texts = [
         b"",
@@ -231,12 +226,12 @@ def messages_that_are_no_json(chance: random.Random) -> Attack:
     return after_hello(b"".join(frame(opcode, chance.choice(texts)) for _ in range(10)), GOODBYE)
 
 
-@kind
+@FRAMES.kind
 def floods_of_pings(chance: random.Random) -> Attack:
     return maybe_greeted(chance, frame(PING, b"x" * 125) * chance.choice([100, 5_000]), GOODBYE)
 
 
-@kind
+@FRAMES.kind
 def floods_of_messages(chance: random.Random) -> Attack:
     return after_hello(
         message("credit", {"max": 0}) * 1_000,
@@ -245,12 +240,12 @@ def floods_of_messages(chance: random.Random) -> Attack:
     )
 
 
-@kind
+@FRAMES.kind
 def messages_too_large(chance: random.Random) -> Attack:
     return maybe_greeted(chance, frame(TEXT, b'"' + b"x" * ((2 << 20) + 10) + b'"'))
 
 
-@kind
+@FRAMES.kind
 def bombs(chance: random.Random) -> Attack:
     packer = zlib.compressobj(9, wbits=-15)
     bomb = packer.compress(b" " * (64 << 20)) + packer.flush(zlib.Z_SYNC_FLUSH)
@@ -258,18 +253,18 @@ def bombs(chance: random.Random) -> Attack:
     return Attack([offer, ANSWERED, frame(TEXT, bomb[:-4], reserved=4)])
 
 
-@kind
+@FRAMES.kind
 def corrupt_compression(chance: random.Random) -> Attack:
     offer = handshake(b"Sec-WebSocket-Extensions: permessage-deflate")
     return Attack([offer, ANSWERED, frame(TEXT, chance.randbytes(100), reserved=4)])
 
 
-@kind
+@FRAMES.kind
 def noise_for_frames(chance: random.Random) -> Attack:
     return maybe_greeted(chance, chance.randbytes(chance.randrange(1, 2_000)))
 
 
-@kind
+@FRAMES.kind
 def frames_before_the_handshake_is_answered(chance: random.Random) -> Attack:
     return Attack([handshake() + HELLO + message("credit", {"max": 3}) + GOODBYE])
 

@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from tests.hostile.catalogue import GET, enqueue
 from tests.hostile.exchange import RESET, Attack, carry_out
 from tests.hostile.neighbour import Neighbour
+from tests.hostile.requests import GET, enqueue
 from tests.hostile.target import LIMITS, Target
 from tests.hostile.test_raw import GROWTH, hold
 

@@ -9,11 +9,14 @@ from collections.abc import Iterable
 
 import pytest
 
-from tests.hostile.catalogue import KINDS, attacks
+from tests.hostile.catalogue import Catalogue
+from tests.hostile.content import CONTENT
 from tests.hostile.exchange import Attack, Outcome, carry_out, judge
+from tests.hostile.framing import FRAMING
 from tests.hostile.neighbour import Neighbour
 from tests.hostile.target import Target
 
+HTTP = Catalogue(FRAMING, CONTENT)
 EXCHANGES = 2_000
 WARM_UP = 500
 AT_ONCE = 150
@@ -52,7 +55,7 @@ async def test_no_exchange_is_answered_wrongly_or_hangs(
     descriptors = target.descriptors()
     with Neighbour(target.port) as quiet:
         await asyncio.sleep(2)
-    planned = list(attacks(KINDS, seed, EXCHANGES))
+    planned = list(HTTP.attacks(seed, EXCHANGES))
     with Neighbour(target.port) as neighbour:
         hold(target, await wage(target, planned[:WARM_UP]))
         warm = target.rss()
@@ -61,7 +64,7 @@ async def test_no_exchange_is_answered_wrongly_or_hangs(
     await asyncio.to_thread(target.settle, descriptors)
     grown = target.rss() - warm
     statuses = Counter(status for outcome in outcomes for status in judge(outcome))
-    print(f"{len(planned)} exchanges of {len(KINDS)} kinds, statuses {dict(sorted(statuses.items()))}")
+    print(f"{len(planned)} exchanges of {len(HTTP.kinds)} kinds, statuses {dict(sorted(statuses.items()))}")
     print(
         f"memory {warm >> 20} MiB, {grown / (1 << 20):+.1f} MiB; {descriptors} descriptors before and after"
     )

@@ -8,8 +8,7 @@ from collections import Counter
 
 import pytest
 
-from tests.hostile.catalogue import attacks
-from tests.hostile.frames import KINDS, judge_frames
+from tests.hostile.frames import FRAMES, judge_frames
 from tests.hostile.neighbour import Neighbour
 from tests.hostile.target import Target
 from tests.hostile.test_raw import GROWTH, hold, wage
@@ -24,7 +23,7 @@ async def test_no_session_ends_wrongly_or_hangs(target: Target, request: pytest.
     print(f"\nseed {seed} (again with --seed={seed})")
     target.live_a_task()
     descriptors = target.descriptors()
-    planned = list(attacks(KINDS, seed, EXCHANGES))
+    planned = list(FRAMES.attacks(seed, EXCHANGES))
     with Neighbour(target.port) as neighbour:
         hold(target, await wage(target, planned[:WARM_UP]))
         warm = target.rss()
@@ -32,7 +31,7 @@ async def test_no_session_ends_wrongly_or_hangs(target: Target, request: pytest.
     await asyncio.to_thread(target.settle, descriptors)
     codes = Counter(judge_frames(outcome) for outcome in outcomes if b" 101 " in outcome.received[:20])
     hold(target, outcomes)
-    print(f"{len(planned)} sessions of {len(KINDS)} kinds, closed with {dict(codes)}")
+    print(f"{len(planned)} sessions of {len(FRAMES.kinds)} kinds, closed with {dict(codes)}")
     print(
         f"memory {warm >> 20} MiB, {(target.rss() - warm) / (1 << 20):+.1f} MiB; p99 {neighbour.p99:.1f} ms"
     )
