@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -65,8 +64,7 @@ async def step_by_step(ctx: Context, rows: int) -> int:
     return done
 
 
-async def test_a_retry_after_an_hour_takes_milliseconds() -> None:
-    began = time.monotonic()
+async def test_a_retry_after_an_hour_is_there_as_soon_as_the_test_says_so() -> None:
     async with harness(app) as test:
         handle = await app.enqueue(charge, order=3, fail_first=True)
         await test.run_until_idle()
@@ -75,7 +73,6 @@ async def test_a_retry_after_an_hour_takes_milliseconds() -> None:
         [again] = await test.advance("1m")
         assert (again.name, again.attempt) == ("charge", 2)
         assert await handle.result() == "charged 3 in attempt 2"
-    assert time.monotonic() - began < 2
 
 
 async def test_waiting_for_a_result_makes_the_task_run() -> None:
