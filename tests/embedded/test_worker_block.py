@@ -150,3 +150,30 @@ async def test_a_timeout_says_how_long_was_waited() -> None:
 
         with pytest.raises(ResultTimeout, match=r"is still queued after 0\.[2-9] s; it goes on"):
             await app.enqueue_and_wait(some.configure(wait="200ms"))
+
+
+@pytest.mark.parametrize(
+    ("queues", "warned"),
+    [
+        (["mial"], True),
+        (["mail", "default"], False),
+        (["mail"], False),
+        (None, False),
+        (["mial", "post"], True),
+    ],
+)
+async def test_a_worker_that_asks_past_the_tasks_of_its_app_says_so(
+    queues: list[str] | None, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with App("memory://") as app:
+
+        @app.task(queue="mail")
+        async def send() -> None: ...
+
+        @app.task(queue="post")
+        async def stamp() -> None: ...
+
+        async with app.worker(queues):
+            await asyncio.sleep(0)  # it says so at its first step
+    said = "no task of this App is in queue mial; not asked for are its tasks in mail" in caplog.text
+    assert said is warned

@@ -17,7 +17,7 @@ from lineshaft.sdk.context import Context
 from lineshaft.sdk.enqueueing import check_all_enqueued, chunks, enqueue_body
 from lineshaft.sdk.failures import WrongArgument, WrongDefinition
 from lineshaft.sdk.handle import WAIT, Handle
-from lineshaft.sdk.options import TaskOptions, checked
+from lineshaft.sdk.options import DEFAULT_QUEUE, TaskOptions, checked
 from lineshaft.sdk.sync import SyncClient
 from lineshaft.sdk.task import (
     AfterExecution,
@@ -103,6 +103,7 @@ class Client:
             definition = define(
                 handler,
                 name=name,
+                queue=fields.get("queue", DEFAULT_QUEUE),
                 scope=scope,
                 retry_on=retry_on,
                 discard_on=discard_on,

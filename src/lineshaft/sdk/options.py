@@ -35,6 +35,10 @@ class RetryPolicy(TypedDict, total=False):
     jitter: float
 
 
+DEFAULT_QUEUE = "default"
+"""Where a task waits that names no queue."""
+
+
 class TaskOptions(TypedDict, total=False):
     """What may be said of a task at its decorator, and for one call with `configure`."""
 

@@ -13,7 +13,7 @@ from lineshaft.sdk import encoding
 from lineshaft.sdk.arguments import Arguments
 from lineshaft.sdk.context import Context
 from lineshaft.sdk.failures import WrongArgument, WrongDefinition
-from lineshaft.sdk.options import TaskOptions, checked, seconds
+from lineshaft.sdk.options import DEFAULT_QUEUE, TaskOptions, checked, seconds
 from lineshaft.sdk.outcomes import Completed, Duration, Failed
 from lineshaft.values.ids import check_name
 
@@ -42,6 +42,8 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What a worker needs to execute a task; `handler` is None where another program executes it."""
 
     name: str
+    queue: str = DEFAULT_QUEUE
+    """Where it waits unless a call says otherwise."""
     handler: Callable[..., Any] | None = None
     arguments: Arguments | None = None
     is_async: bool = True
@@ -151,6 +153,7 @@ def define(
     handler: Callable[..., Any],
     *,
     name: str | None,
+    queue: str,
     scope: Mapping[str, Any],
     retry_on: Exceptions | None = None,
     discard_on: Exceptions = (),
@@ -166,6 +169,7 @@ def define(
     arguments = Arguments(handler, task=name, scope=scope)
     return Definition(
         name=name,
+        queue=queue,
         handler=handler,
         arguments=arguments,
         is_async=inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(type(handler).__call__),

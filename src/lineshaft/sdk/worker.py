@@ -110,6 +110,7 @@ class Worker:
         draining = asyncio.create_task(self._draining.wait())
         listening = asyncio.create_task(self._listen())
         _logger.info("worker %s is ready: %s", self.identity.id, _describe(self.settings))
+        self._warn_of_queues()
         try:
             await asyncio.wait({*running, draining}, return_when=asyncio.FIRST_COMPLETED)
             await self._wind_down(running)
@@ -180,6 +181,17 @@ class Worker:
             raise WrongDefinition(
                 "this App has no tasks to work on; import the modules that define them with @app.task() "
                 "before the worker starts"
+            )
+
+    def _warn_of_queues(self) -> None:
+        """Name queues that hold none of our tasks where others do: one that is misspelt leaves us idle."""
+        known = {one.queue for one in self.client.definitions.values() if one.handler is not None}
+        asked = {queue for queues, _ in self.settings.pools for queue in queues or known}
+        if asked - known and known - asked:
+            _logger.warning(
+                "no task of this App is in queue %s; not asked for are its tasks in %s",
+                ", ".join(sorted(asked - known)),
+                ", ".join(sorted(known - asked)),
             )
 
     def defined(self) -> None:
