@@ -1,8 +1,12 @@
-"""Keeps an ownership alive that runs out; does nothing where the store is exclusive to this process."""
+"""Keeps an ownership alive that runs out, and gives it back in the end.
+
+Where the store is exclusive to this process there is nothing to keep alive.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
 
 from lineshaft.engine.clock import Timer
@@ -10,6 +14,8 @@ from lineshaft.errors import Fenced
 
 if TYPE_CHECKING:
     from lineshaft.engine.runner import Runner
+
+_LOG = logging.getLogger("lineshaft.engine")
 
 
 class Renewals:
@@ -86,3 +92,23 @@ class Renewals:
                 runner.wake()
             return True
         return False
+
+
+async def give_back(runner: Runner) -> None:
+    """Release the shard, so that whoever comes next need not wait; if the store does not answer, without."""
+    if runner.ownership is None:
+        return
+    release = asyncio.ensure_future(runner.store.release(runner.ownership))
+    impatience = runner.clock.call_later(runner.limits.close / 1000, lambda: _give_up(release))
+    try:
+        await release
+    except (Exception, asyncio.CancelledError) as error:
+        if not release.done():
+            raise
+        _LOG.warning("shard %d could not be given back: %r", runner.shard_number, error)
+    finally:
+        impatience.cancel()
+
+
+def _give_up(task: asyncio.Future[None]) -> None:
+    task.cancel()

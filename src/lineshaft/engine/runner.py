@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable
 
 from lineshaft.core.batch import Batch
-from lineshaft.core.commands import Grace, Tick
+from lineshaft.core.commands import Grace
 from lineshaft.core.shard import Shard
 from lineshaft.engine.answers import told
 from lineshaft.engine.barrier import Barrier
@@ -24,14 +24,14 @@ from lineshaft.engine.changes import Changes
 from lineshaft.engine.clock import Clock
 from lineshaft.engine.handle import Handle
 from lineshaft.engine.health import ShardHealth
+from lineshaft.engine.housekeeping import Housekeeping
 from lineshaft.engine.intake import Intake
 from lineshaft.engine.limits import Limits
 from lineshaft.engine.look_ups import LookUps
 from lineshaft.engine.metrics import Metrics
-from lineshaft.engine.ownership import Renewals
+from lineshaft.engine.ownership import Renewals, give_back
 from lineshaft.engine.pruning import Pruning
 from lineshaft.engine.shard_time import ShardTime
-from lineshaft.engine.timers import Beat, Deadline, Patience
 from lineshaft.errors import Fenced, LineshaftError
 from lineshaft.store.base import Ownership, Rejected, Store
 from lineshaft.values.instants import format_instant
@@ -83,21 +83,19 @@ class Runner:
         self.state = "loading"
         self.reason: str | None = None
         self.not_answering_since: int | None = None
+        self.time: ShardTime | None = None
+        """The present of the shard; None until it was loaded first."""
         self._nonces = nonces
         self._owner = owner
         self._tune_gc = tune_gc
         self._pruning = Pruning(self)
         self._renewals = Renewals(self)
+        self._housekeeping = Housekeeping(self, renew=self._renewals.ask)
         self._life: asyncio.Task[None] | None = None
         self._woken: asyncio.Future[None] | None = None
         self._interruption: Exception | None = None
-        self._housekeeping_planned = False
-        self._deadline = Deadline(clock, self._tick)
-        self._patience = Patience(clock, self.intake, limits.reply)
-        self._beat = Beat(clock, self.intake)
         self._losses = 0
         self._taken_over_at = -math.inf
-        self._time: ShardTime | None = None
 
     # -- for the engine --------------------------------------------------------------------------
 
@@ -106,7 +104,7 @@ class Runner:
         try:
             await self.take_over()
         except BaseException:
-            await self._release()
+            await give_back(self)
             raise
         self._life = asyncio.get_running_loop().create_task(self._live(), name=f"shard-{self.shard_number}")
 
@@ -122,9 +120,7 @@ class Runner:
         impatience.cancel()
         await self._pruning.stop()
         await self._renewals.stop()
-        self._deadline.cancel()
-        self._patience.cancel()
-        self._beat.cancel()
+        self._housekeeping.stop()
         dropped = intake.drop()
         waiting = [*dropped.parked, *dropped.batch, *dropped.later, *self.look_ups.handles]
         intake.fail(waiting, "the coordinator closed before the store had confirmed")
@@ -132,13 +128,13 @@ class Runner:
         await self.look_ups.stop()
         self.changes.wake_all(self.barrier.durable)
         self.state = "closed"
-        await self._release()
+        await give_back(self)
 
     def submit(self, handle: Handle) -> None:
         """Take a command."""
         self.intake.submit(handle)
         if not handle.done():
-            self._patience.begin()
+            self._housekeeping.watch_over_request()
 
     def interrupt(self, error: Exception) -> None:
         """Let the shard's memory be dropped."""
@@ -155,14 +151,13 @@ class Runner:
             self._woken = None
             if not woken.done():
                 woken.set_result(None)
-        if not self._housekeeping_planned:
-            self._housekeeping_planned = True
-            asyncio.get_running_loop().call_soon(self._keep_house)
+        if not self._housekeeping.planned:
+            self._housekeeping.plan()
 
     @property
     def health(self) -> ShardHealth:
         """Return how the shard is."""
-        time = self._time
+        time = self.time
         if time is not None and self.intake.shard is not None:
             self.intake.now()
         return ShardHealth(
@@ -193,7 +188,7 @@ class Runner:
     @property
     def present_at_least(self) -> int:
         """Return a bound below the shard's present (ms), which does not ask for the time."""
-        return 0 if self._time is None else self._time.at_least
+        return 0 if self.time is None else self.time.at_least
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -308,9 +303,9 @@ class Runner:
         self.ownership = await self.store.acquire(self.shard_number, self._owner)
         await self._pruning.settled()
         snapshot = await self.store.load(self.ownership)
-        if self._time is None:
-            self._time = ShardTime(self.clock, max_ahead=self.limits.max_ahead)
-        time = self._time
+        if self.time is None:
+            self.time = ShardTime(self.clock, max_ahead=self.limits.max_ahead)
+        time = self.time
         time.reach(snapshot.counters.now)
         self.barrier.durable = snapshot.position
         self.changes.loaded(snapshot.position)
@@ -373,49 +368,16 @@ class Runner:
         finally:
             self.intake.unowned = None
 
-    async def _release(self) -> None:
-        if self.ownership is None:
-            return
-        release = asyncio.ensure_future(self.store.release(self.ownership))
-        impatience = self.clock.call_later(self.limits.close / 1000, lambda: _give_up(release))
-        try:
-            await release
-        except (Exception, asyncio.CancelledError) as error:
-            if not release.done():
-                raise
-            _LOG.warning("shard %d could not be given back: %r", self.shard_number, error)
-        finally:
-            impatience.cancel()
-
     def _give_up_closing(self) -> None:
         _LOG.warning("shard %d: the store did not confirm in time, closing without", self.shard_number)
         if self._life is not None:
             self._life.cancel()
-
-    # -- timers ----------------------------------------------------------------------------------
-
-    def _keep_house(self) -> None:
-        """Once for all commands of one iteration of the event loop."""
-        self._housekeeping_planned = False
-        if self.barrier.waits_for_ownership:
-            self._renewals.ask()
-        shard = self.intake.shard
-        if shard is not None and not self.intake.exclusive:
-            due = shard.next_deadline(leases=not self.intake.stalled)
-            jumps = 0 if self._time is None else self._time.jumps
-            self._deadline.set(due, now=self.intake.now, jumps=jumps)
-            self._beat.keep()
 
     def _has_work(self) -> bool:
         intake = self.intake
         if intake.shard is not None and intake.shard.dirty:
             return True
         return intake.broken is not None or self._interruption is not None or (intake.closed and intake.quiet)
-
-    def _tick(self) -> None:
-        if not self.intake.exclusive:
-            self.intake.internal(Tick(tenant="*", leases=not self.intake.stalled))
-            self.wake()
 
     def _stall(self) -> None:
         self.intake.stalled = True
@@ -425,10 +387,6 @@ class Runner:
             self.reason = f"the store has not answered since {format_instant(self.not_answering_since)}"
         _LOG.warning("shard %d: a commit takes long, leases are suspended", self.shard_number)
         self.wake()
-
-
-def _give_up(task: asyncio.Future[None]) -> None:
-    task.cancel()
 
 
 def _keep_loaded_from_collector() -> None:

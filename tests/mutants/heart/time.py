@@ -36,8 +36,8 @@ TIME = (
     mutant(
         "lease-lost-in-a-stall",
         "leases run out while no heartbeat could be stored",
-        Edit("engine/runner.py:Runner._tick", "leases=not self.intake.stalled", "leases=True"),
-        Edit("engine/runner.py:Runner._keep_house", "leases=not self.intake.stalled", "leases=True"),
+        Edit("engine/housekeeping.py:Housekeeping._tick", "leases=not intake.stalled", "leases=True"),
+        Edit("engine/housekeeping.py:Housekeeping._keep_house", "leases=not intake.stalled", "leases=True"),
         caught_by=("engine/test_stalls.py::test_leases_do_not_run_out_while_a_commit_is_in_flight",),
     ),
     mutant(
