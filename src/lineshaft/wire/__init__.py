@@ -6,6 +6,15 @@
 from __future__ import annotations
 
 from lineshaft.wire.calls import CALLS, SESSION_PATH, Call
+from lineshaft.wire.history import (
+    Changes,
+    ChangesQuery,
+    Event,
+    Explanation,
+    History,
+    Reason,
+    TaskChange,
+)
 from lineshaft.wire.messages import UNSET, ErrorBody, ErrorInfo, Raw, raw
 from lineshaft.wire.operations import (
     Drain,
@@ -40,27 +49,20 @@ from lineshaft.wire.tasks import (
     BulkItem,
     Cancel,
     ChangedTask,
-    Changes,
-    ChangesQuery,
     Enqueue,
     Enqueued,
     EnqueueQuery,
-    Event,
-    Explanation,
     Filter,
     GetQuery,
-    History,
     Nothing,
     Patch,
     Progress,
-    Reason,
     RetryPolicy,
     Search,
     Sweep,
     SweepQuery,
     Swept,
     Task,
-    TaskChange,
     TaskError,
     TaskPage,
     WorkerAffinity,

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from lineshaft.wire import operations, tasks, workers
+from lineshaft.wire import history, operations, tasks, workers
 
 
 class Call(Struct, frozen=True, kw_only=True):
@@ -191,7 +191,7 @@ TASKS = (
         name="history",
         method="GET",
         path="/_tasks/{id}/_history",
-        answer=tasks.History,
+        answer=history.History,
         scope="read",
         does="Tell a task's attempts and what happened to it.",
     ),
@@ -199,7 +199,7 @@ TASKS = (
         name="explain",
         method="GET",
         path="/_tasks/{id}/_explain",
-        answer=tasks.Explanation,
+        answer=history.Explanation,
         scope="read",
         does="Say why a task is not running.",
     ),
@@ -207,8 +207,8 @@ TASKS = (
         name="changes",
         method="GET",
         path="/_tasks/_changes",
-        query=tasks.ChangesQuery,
-        answer=tasks.Changes,
+        query=history.ChangesQuery,
+        answer=history.Changes,
         stream="text/event-stream",
         scope="read",
         does="Follow state changes, by long poll or (Accept: text/event-stream) as Server-Sent Events.",
