@@ -62,14 +62,14 @@ LIVES = (
         "generation-ignored",
         "a manual retry begins no new generation, so a repeat of it cannot be told from a mistake",
         Edit("core/control.py", "run.generation += 1", "run.generation += 0"),
-        caught_by=("core/test_operators.py::test_a_manual_retry_begins_a_new_generation",),
+        caught_by=("core/test_control.py::test_a_manual_retry_begins_a_new_generation",),
     ),
     mutant(
         "sweep-hits-a-successor",
         "a sweep changes a task that took the id of the one it found",
         Edit("core/control.py", "task.seq != seq", "False"),
         caught_by=(
-            "core/test_operators.py::test_a_sweep_never_touches_a_task_enqueued_anew_under_the_same_id",
+            "core/test_control.py::test_a_sweep_never_touches_a_task_enqueued_anew_under_the_same_id",
         ),
     ),
     mutant(
@@ -114,7 +114,7 @@ LIVES = (
         "counters-drift",
         "a task that moves on is counted twice",
         Edit("core/memory.py", "counts[state] += 1", "counts[state] += 2"),
-        caught_by=("core/test_operators.py::test_stats_equal_a_recount",),
+        caught_by=("core/test_overview.py::test_stats_equal_a_recount",),
     ),
     mutant(
         "history-has-gaps",
