@@ -15,7 +15,7 @@ CLAIMS = (
             "        memory.unpark(tenant, other)\n"
             "        memory.deliveries.append((other.ticket, _claimed(memory, tasks)))",
         ),
-        caught_by=("core/test_claiming.py::test_one_task_wakes_one_waiter_first_come_first_served",),
+        caught_by=("core/test_parked_claims.py::test_one_task_wakes_one_waiter_first_come_first_served",),
     ),
     mutant(
         "priority-ignored",
@@ -110,7 +110,7 @@ CLAIMS = (
             "tasks = next(filter(None, (take(memory, each, claimer) for each in"
             " (tenant, *memory.tenants.values()))), [])",
         ),
-        caught_by=("core/test_claiming.py::test_a_claim_brings_nothing_of_another_tenant",),
+        caught_by=("core/test_parked_claims.py::test_a_claim_brings_nothing_of_another_tenant",),
     ),
     mutant(
         "tenant-leak-in-look-up",

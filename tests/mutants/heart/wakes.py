@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.mutants.mutant import Edit, mutant
 
-_WHATEVER = "core/test_claiming.py::test_whatever_makes_a_task_ready_wakes_a_waiter"
+_WHATEVER = "core/test_parked_claims.py::test_whatever_makes_a_task_ready_wakes_a_waiter"
 
 WAKES = (
     mutant(
@@ -15,7 +15,7 @@ WAKES = (
             "memory.stand_in_line(tenant, task)",
             "memory.stand_in_line(tenant, task); memory.ready_lanes.clear()",
         ),
-        caught_by=("core/test_claiming.py::test_a_parked_claim_gets_the_task_when_it_comes",),
+        caught_by=("core/test_parked_claims.py::test_a_parked_claim_gets_the_task_when_it_comes",),
     ),
     mutant(
         "wake-up-lost-when-due",
@@ -25,7 +25,7 @@ WAKES = (
             "memory.stand_in_line(tenant, task)",
             "memory.stand_in_line(tenant, task); memory.ready_lanes.clear()",
         ),
-        caught_by=("core/test_claiming.py::test_a_scheduled_task_that_falls_due_wakes_a_waiter",),
+        caught_by=("core/test_parked_claims.py::test_a_scheduled_task_that_falls_due_wakes_a_waiter",),
     ),
     mutant(
         "wake-up-lost-on-release",
@@ -49,7 +49,7 @@ WAKES = (
         "wake-up-lost-on-new-queue",
         "a parked claim does not hear of a queue or name that was not there when it parked",
         Edit("core/tenants.py", "if claimer.serves(lane):", "if False:"),
-        caught_by=("core/test_claiming.py::test_a_new_queue_or_name_finds_those_that_wait_for_it",),
+        caught_by=("core/test_parked_claims.py::test_a_new_queue_or_name_finds_those_that_wait_for_it",),
     ),
     mutant(
         "wake-up-lost-on-freed-resources",
@@ -72,7 +72,9 @@ WAKES = (
             "if lane.size and lane.claimers and not lane.queue.paused:",
         ),
         Edit("core/claims.py", "                    break", "                    pass"),
-        caught_by=("core/test_claiming.py::test_a_bulk_fills_the_first_waiter_up_to_its_max_then_the_next",),
+        caught_by=(
+            "core/test_parked_claims.py::test_a_bulk_fills_the_first_waiter_up_to_its_max_then_the_next",
+        ),
     ),
     mutant(
         "commit-not-woken",
