@@ -18,7 +18,7 @@ import pytest
 
 from lineshaft import App, Cancel, Context, ResultTimeout, TaskCancelled, TaskFailed, Worker
 from lineshaft.errors import Conflict, Invalid, LineshaftError, NotFound, TooLarge
-from lineshaft.wire import CALLS
+from lineshaft.wire import CALLS, Claim
 
 
 @pytest.fixture(params=["memory://", "sqlite:///jobs.db"])
@@ -347,6 +347,29 @@ async def test_a_result_that_the_coordinator_refuses_fails_the_task(app: App) ->
         assert caught.value.failure_type == "result_refused"
         with pytest.raises(TaskFailed, match="has no JSON form"):
             await (await app.enqueue(strange)).result("10s")
+
+
+async def test_what_a_cancelled_claim_was_given_at_that_moment_is_released(app: App) -> None:
+    await app.enqueue_named("n", None, task_id="a")
+    claim = asyncio.create_task(app.call(CALLS["claim"], body=Claim(lease="1h")))
+    await asyncio.sleep(0)
+    there = app._coordinator
+    assert there is not None
+
+    def state() -> str:
+        """Ask without letting this event loop have the answer to the claim."""
+        asked = there.call(CALLS["get"], id="a", query=None, body=None, traceparent=None)
+        return str(asyncio.run_coroutine_threadsafe(asked, there.loop).result(10).state)
+
+    while state() != "running":
+        pass
+    claim.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await claim
+    while state() != "queued":
+        pass
+    task = await app.call(CALLS["get"], id="a")
+    assert (task.attempt, task.lost_leases) == (0, 0)
 
 
 async def test_what_was_stored_is_there_after_closing(tmp_path: Path) -> None:

@@ -63,6 +63,10 @@ class Coordinator:
             call, self._identity, id=id, query=query, body=read, traceparent=traceparent
         )
 
+    def give_back(self, answer: Any) -> None:
+        """See `Serves.give_back`."""
+        self.calls.give_back(self._identity, answer)
+
     async def directives(
         self, workers: Collection[tuple[str, str | None]], tell: Callable[[PushedDirective], None]
     ) -> None:

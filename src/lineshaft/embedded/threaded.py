@@ -14,7 +14,9 @@ from typing import Any
 
 import msgspec
 
+from lineshaft.embedded.bridge import refuse_calls_to
 from lineshaft.embedded.coordinator import Coordinator
+from lineshaft.sdk.failures import AppClosed
 from lineshaft.sdk.loop_thread import LoopThread
 from lineshaft.wire import Call, PushedDirective
 
@@ -27,10 +29,13 @@ class ThreadedCoordinator:
         self._thread = LoopThread("lineshaft-coordinator")
         self._opening: asyncio.Task[Coordinator] | None = None
         self._pid: int | None = None
+        self._closed = False
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop of the thread."""
+        """The event loop of the thread. Raises AppClosed after `close`, which must not start it again."""
+        if self._closed:
+            raise AppClosed("this App was closed")
         return self._thread.loop
 
     async def call(
@@ -39,6 +44,12 @@ class ThreadedCoordinator:
         """See `Serves.call`. Raises StoreInUse and the like while the store cannot be opened."""
         coordinator = await self.opened()
         return await coordinator.call(call, id=id, query=query, body=body, traceparent=traceparent)
+
+    def give_back(self, answer: Any) -> None:
+        """See `Serves.give_back`."""
+        opening = self._opening
+        if opening is not None and opening.done():
+            opening.result().give_back(answer)
 
     async def directives(
         self, workers: Collection[tuple[str, str | None]], tell: Callable[[PushedDirective], None]
@@ -62,11 +73,15 @@ class ThreadedCoordinator:
 
     async def close(self) -> None:
         """Close the store and end the thread; idempotent, from any loop."""
-        if self._pid == os.getpid():
-            closing = asyncio.run_coroutine_threadsafe(self._close(), self.loop)
+        ours, self._pid = self._pid == os.getpid(), None
+        if ours:
+            loop = self.loop
+            closing = asyncio.run_coroutine_threadsafe(self._close(), loop)
             await asyncio.wrap_future(closing)
+            self._closed = True
             await asyncio.to_thread(self._thread.stop)
-        self._pid = None
+            refuse_calls_to(loop)
+        self._closed = True
 
     async def _close(self) -> None:
         opening, self._opening = self._opening, None

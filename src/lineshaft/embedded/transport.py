@@ -30,6 +30,9 @@ class Serves(Protocol):
     ) -> Any:
         """Make a call and return its answer struct. Raises LineshaftError."""
 
+    def give_back(self, answer: Any) -> None:
+        """Release what an answer of `call` leases, in `loop`: it came too late for whoever called."""
+
     async def directives(
         self, workers: Collection[tuple[str, str | None]], tell: Callable[[PushedDirective], None]
     ) -> None:
@@ -61,8 +64,8 @@ class InProcessTransport:
         coordinator = self._coordinator
 
         async def once() -> Any:
-            made = coordinator.call(call, id=id, query=query, body=body, traceparent=trace)
             bridge = self._bridge_home()
+            made = coordinator.call(call, id=id, query=query, body=body, traceparent=trace)
             return await made if bridge is None else await bridge.run(made)
 
         return await repeat(once, retry_for=self._retry_for)
@@ -71,8 +74,8 @@ class InProcessTransport:
         self, workers: Collection[tuple[str, str | None]], tell: Callable[[PushedDirective], None]
     ) -> None:
         """See `TellsDirectives`."""
-        telling = self._coordinator.directives(workers, tell)
         bridge = self._bridge_home()
+        telling = self._coordinator.directives(workers, tell)
         await (telling if bridge is None else bridge.run(telling))
 
     def _bridge_home(self) -> Bridge | None:
@@ -82,7 +85,7 @@ class InProcessTransport:
             return None
         bridge = self._bridges.get(here)
         if bridge is None:
-            bridge = self._bridges[here] = Bridge(home)
+            bridge = self._bridges[here] = Bridge(home, self._coordinator.give_back)
         return bridge
 
     async def session(self, hello: Hello) -> PushSession | None:

@@ -141,6 +141,18 @@ class WorkerCalls(Calling):
             for row, payload in zip(rows, values[: len(rows)], strict=True)
         ]
 
+    def give_back(self, identity: Identity, answer: Any) -> None:
+        """Release what an answer leases, unburned: it came when its requester had gone. Nobody waits."""
+        tasks = answer.tasks if isinstance(answer, ClaimedTasks | Reported) else [answer]
+        ops = tuple(
+            commands.Release(task_id=task.task_id, token=task.lease_token)
+            for task in tasks
+            if isinstance(task, ClaimedTask)
+        )
+        if ops:
+            released = self.engine.submit(commands.Report(tenant=identity.tenant, items=ops))
+            released.add_done_callback(lambda done: done.cancelled() or done.exception())
+
     # -- one lease ---------------------------------------------------------------------------------
 
     async def start(self, identity: Identity, id: str, body: Start) -> LeaseAnswer:
