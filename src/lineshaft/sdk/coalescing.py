@@ -95,9 +95,7 @@ class Coalescer:
             _settle(answered, answer)
 
     async def _send_one(self, body: wire.Enqueue) -> wire.Enqueued:
-        answer: wire.Enqueued = await self._transport.call(
-            CALLS["enqueue"], body=body, timeout=_SINGLE
-        )
+        answer: wire.Enqueued = await self._transport.call(CALLS["enqueue"], body=body, timeout=_SINGLE)
         return answer
 
     async def _send_many(self, bodies: list[wire.Enqueue]) -> list[wire.Enqueued | BaseException]:
