@@ -20,10 +20,10 @@ from lineshaft.server.answering import ClientGone
 from lineshaft.server.calls import Calls
 from lineshaft.server.endpoints import Endpoint
 from lineshaft.server.exchange import Request
+from lineshaft.server.fields import traceparent
 from lineshaft.server.headers import Headers
 from lineshaft.server.hosts import AllowedHosts
 from lineshaft.server.identity import Identity, KeyRing
-from lineshaft.server.intake import traceparent
 from lineshaft.server.metrics import RequestMetrics
 from lineshaft.server.responses import INTERNAL, Response, refusal
 from lineshaft.server.router import NoSuchMethod, Router

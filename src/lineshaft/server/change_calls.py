@@ -10,7 +10,7 @@ import msgspec
 from lineshaft.core import commands
 from lineshaft.core.batch import Change
 from lineshaft.errors import CursorExpired, Invalid
-from lineshaft.server import intake, views
+from lineshaft.server import fields, views
 from lineshaft.server.calling import Calling
 from lineshaft.server.identity import Identity
 from lineshaft.store.base import LogRecord, Query
@@ -46,7 +46,7 @@ class ChangeCalls(Calling):
     async def changes(self, identity: Identity, query: ChangesQuery) -> Changes:
         """Return what changed after the cursor, waiting for the first if there is nothing yet."""
         limit = _DEFAULT_LIMIT if query.limit is None else query.limit
-        followed = await self.follow(identity, query.after, limit=limit, wait=intake.wait(query.wait))
+        followed = await self.follow(identity, query.after, limit=limit, wait=fields.wait(query.wait))
         return Changes(changes=[change for change, _ in followed.changes], next=followed.next)
 
     async def follow(self, identity: Identity, after: str | None, *, limit: int, wait: int) -> Followed:
@@ -108,11 +108,11 @@ class ChangeCalls(Calling):
 
     async def _sweep(self, identity: Identity, verb: Verb, query: SweepQuery | None, body: Sweep) -> Swept:
         query = query or SweepQuery()
-        chosen = intake.task_filter(intake.sweep_filter(query, body))
+        chosen = fields.task_filter(fields.sweep_filter(query, body))
         if chosen == commands.Filter():
             raise Invalid("a bulk call needs a filter: queue, state, name, tag or q", field="filter")
-        dry_run = bool(intake.once("dry_run", query.dry_run, body.dry_run))
-        reason = intake.text(body.reason, "reason")
+        dry_run = bool(fields.once("dry_run", query.dry_run, body.dry_run))
+        reason = fields.text(body.reason, "reason")
         stats = await self.engine.submit(commands.Stats(tenant=identity.tenant))
         page_query = Query(
             tenant=identity.tenant,

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from lineshaft.errors import Invalid, LineshaftError, Malformed, UnsupportedMediaType
-from lineshaft.server import intake
+from lineshaft.server import fields
 from lineshaft.server.headers import JSON, NDJSON, Headers
 from lineshaft.server.reading import BodyReader, QueryReader
 from lineshaft.server.settings import Limits
@@ -130,7 +130,7 @@ class Endpoint:
         """Return the status of a success."""
         name = self.call.name
         if name in ("enqueue", "put"):
-            if query.wait is not None and answer.state not in _ENDED and intake.wait(query.wait):
+            if query.wait is not None and answer.state not in _ENDED and fields.wait(query.wait):
                 return 202
             return 201 if answer.created else 200
         if isinstance(answer, Health):

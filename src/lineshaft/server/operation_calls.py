@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lineshaft.core import commands, replies
 from lineshaft.errors import Forbidden, Invalid
-from lineshaft.server import intake, metrics, openapi, operation_views
+from lineshaft.server import fields, metrics, openapi, operation_views
 from lineshaft.server.calling import Calling
 from lineshaft.server.identity import DEFAULT_TENANT, Identity
 from lineshaft.values.durations import seconds
@@ -67,7 +67,7 @@ class OperationCalls(Calling):
 
     async def put_queue(self, identity: Identity, id: str, body: PutQueue) -> Queue:
         """Make or change a queue."""
-        intake.refuse_reserved(body, ("limits", "weight"))
+        fields.refuse_reserved(body, ("limits", "weight"))
         return await self._set_queue(identity, id, paused=body.paused, closed=body.closed)
 
     async def pause_queue(self, identity: Identity, id: str) -> Queue:

@@ -11,7 +11,7 @@ from lineshaft.core import commands, replies
 from lineshaft.core.batch import Blob
 from lineshaft.core.task import Task as Row
 from lineshaft.errors import Invalid, LineshaftError
-from lineshaft.server import intake, views
+from lineshaft.server import fields, views
 from lineshaft.server.calling import Calling
 from lineshaft.server.history import history
 from lineshaft.server.identity import Identity
@@ -52,11 +52,11 @@ class TaskCalls(Calling):
         """Enqueue a task; with `wait` return it when it has ended, or as it stands when time is up."""
         given = body.task_id is not None
         task_id = self.new_id() if body.task_id is None else body.task_id
-        new = intake.new_task(
+        new = fields.new_task(
             body, task_id=task_id, given=given, max_payload=self.max_payload, traceparent=traceparent
         )
         conflict = query is not None and query.conflict is not None
-        wait = 0 if query is None else intake.wait(query.wait)
+        wait = 0 if query is None else fields.wait(query.wait)
         command = commands.Enqueue(
             tenant=identity.tenant,
             tasks=(new,),
@@ -109,7 +109,7 @@ class TaskCalls(Calling):
         given = item.task_id is not None
         task_id = self.new_id() if item.task_id is None else item.task_id
         try:
-            return intake.new_task(
+            return fields.new_task(
                 item, task_id=task_id, given=given, max_payload=self.max_payload, traceparent=traceparent
             )
         except LineshaftError as error:
@@ -155,7 +155,7 @@ class TaskCalls(Calling):
 
     async def get(self, identity: Identity, id: str, query: GetQuery | None = None) -> Task:
         """Return the task, with payload, result and attempts; with `wait` when it has ended or time is up."""
-        wait = 0 if query is None else intake.wait(query.wait)
+        wait = 0 if query is None else fields.wait(query.wait)
         if query is not None and query.min_position is not None:
             await self.reach(identity, query.min_position)
         command = commands.Get(
@@ -195,7 +195,7 @@ class TaskCalls(Calling):
             raise Invalid(f"expected one of {', '.join(SORT_FIELDS)}, with - before it or not", field="sort")
         query = Query(
             tenant=identity.tenant,
-            filter=intake.task_filter(body),
+            filter=fields.task_filter(body),
             sort=sort,
             limit=DEFAULT_LIMIT if body.limit is None else body.limit,
             after=body.after,
@@ -221,21 +221,21 @@ class TaskCalls(Calling):
         """Change a task that has not started."""
         payload: Any = UNSET
         if body.payload is not UNSET:
-            payload = intake.json_bytes(body.payload, "payload", self.max_payload)
+            payload = fields.json_bytes(body.payload, "payload", self.max_payload)
         command = commands.Patch(
             tenant=identity.tenant,
             id=check_task_id(id, field="task_id"),
             priority=body.priority,
-            queue=UNSET if body.queue is UNSET else intake.names([body.queue], "queue")[0],
+            queue=UNSET if body.queue is UNSET else fields.names([body.queue], "queue")[0],
             run_at=UNSET if body.run_at is UNSET else parse_instant(body.run_at, field="run_at"),
             payload=payload,
-            tags=UNSET if body.tags is UNSET else intake.tags(body.tags, "tags"),
+            tags=UNSET if body.tags is UNSET else fields.tags(body.tags, "tags"),
         )
         return await self._changed(identity, await self.engine.submit(command))
 
     async def cancel(self, identity: Identity, id: str, body: Cancel) -> ChangedTask | OutcomeAnswer:
         """Cancel a task or ask its worker to; with `lease_token` end it as its holder."""
-        reason = intake.text(body.reason, "reason")
+        reason = fields.text(body.reason, "reason")
         task_id = check_task_id(id, field="task_id")
         if body.lease_token is not None:
             identity.require("work")

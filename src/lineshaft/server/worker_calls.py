@@ -12,7 +12,7 @@ from lineshaft.core.batch import Blob
 from lineshaft.core.task import Progress as CoreProgress
 from lineshaft.core.task import Task as Row
 from lineshaft.errors import Invalid, LineshaftError
-from lineshaft.server import intake, views
+from lineshaft.server import fields, views
 from lineshaft.server.calling import Calling
 from lineshaft.server.identity import Identity
 from lineshaft.values.durations import parse_duration
@@ -109,7 +109,7 @@ class WorkerCalls(Calling):
 
     def claim_command(self, identity: Identity, claim: Claim, *, park: bool = True) -> commands.Claim:
         """Return the command for a claim, checked; one inside a report never parks."""
-        wait = intake.wait(claim.wait)
+        wait = fields.wait(claim.wait)
         if claim.holding is not None and len(claim.holding) > MAX_HOLDING:
             raise Invalid(f"at most {MAX_HOLDING} lease tokens", field="holding")
         if claim.holding is not None and claim.worker is None:
@@ -117,12 +117,12 @@ class WorkerCalls(Calling):
         return commands.Claim(
             tenant=identity.tenant,
             max=1 if claim.max is None else claim.max,
-            claim_id=intake.claim_id(claim.claim_id),
-            worker=intake.worker_info(claim.worker),
+            claim_id=fields.claim_id(claim.claim_id),
+            worker=fields.worker_info(claim.worker),
             queues=_some_names(claim.queues, "queues"),
             names=_some_names(claim.names, "names"),
             wait_until=self.until(identity, wait) if park else None,
-            lease=None if claim.lease is None else intake.lease(claim.lease),
+            lease=None if claim.lease is None else fields.lease(claim.lease),
             start=claim.start is not False,
             holding=None if claim.holding is None else tuple(claim.holding),
         )
@@ -229,11 +229,11 @@ class WorkerCalls(Calling):
 def _merged(query: ClaimQuery, body: Claim) -> Claim:
     merged = Claim(worker=body.worker, holding=body.holding)
     for field in ("claim_id", "max", "wait", "lease", "start"):
-        setattr(merged, field, intake.once(field, getattr(query, field), getattr(body, field)))
+        setattr(merged, field, fields.once(field, getattr(query, field), getattr(body, field)))
     for field in ("queues", "names"):
-        listed = intake.words(getattr(query, field), field)
+        listed = fields.words(getattr(query, field), field)
         in_query = None if listed is None else list(listed)
-        setattr(merged, field, intake.once(field, in_query, getattr(body, field)))
+        setattr(merged, field, fields.once(field, in_query, getattr(body, field)))
     return merged
 
 
@@ -242,7 +242,7 @@ def _some_names(given: list[str] | None, field: str) -> tuple[str, ...] | None:
         return None
     if not given:
         raise Invalid("expected at least one, or the field left out for any", field=field)
-    return intake.names(given, field)
+    return fields.names(given, field)
 
 
 # -- from a message to the operation on its lease -----------------------------------------------------
@@ -257,22 +257,22 @@ def _heartbeat(calls: WorkerCalls, task_id: str, item: Any) -> commands.Op:
         task_id=task_id,
         token=_token(item),
         progress=_progress(item.progress),
-        checkpoint=intake.optional_json(item.checkpoint, "checkpoint", calls.max_payload),
-        usage=intake.optional_json(item.usage, "usage", min(calls.max_payload, intake.MAX_USAGE)),
+        checkpoint=fields.optional_json(item.checkpoint, "checkpoint", calls.max_payload),
+        usage=fields.optional_json(item.usage, "usage", min(calls.max_payload, fields.MAX_USAGE)),
     )
 
 
 def _complete(calls: WorkerCalls, task_id: str, item: Any) -> commands.Op:
     if item.carry is UNSET and item.result_ttl is None:
         given = item.result
-        result = b"null" if given is UNSET else intake.json_bytes(given, "result", calls.max_payload)
+        result = b"null" if given is UNSET else fields.json_bytes(given, "result", calls.max_payload)
         return commands.Complete(task_id=task_id, token=_token(item), result=result or b"null")
     return commands.Complete(
         task_id=task_id,
         token=_token(item),
-        result=intake.optional_json(item.result, "result", calls.max_payload) or b"null",
-        carry=intake.optional_json(item.carry, "carry", calls.max_payload),
-        result_ttl=intake.optional_duration(item.result_ttl, "result_ttl"),
+        result=fields.optional_json(item.result, "result", calls.max_payload) or b"null",
+        carry=fields.optional_json(item.carry, "carry", calls.max_payload),
+        result_ttl=fields.optional_duration(item.result_ttl, "result_ttl"),
     )
 
 
@@ -281,9 +281,9 @@ def _fail(calls: WorkerCalls, task_id: str, item: Any) -> commands.Op:
     return commands.Fail(
         task_id=task_id,
         token=_token(item),
-        error=intake.limited(error, "error", min(calls.max_payload, intake.MAX_ERROR)),
+        error=fields.limited(error, "error", min(calls.max_payload, fields.MAX_ERROR)),
         retry=item.retry is not False,
-        retry_after=intake.optional_duration(item.retry_after, "retry_after"),
+        retry_after=fields.optional_duration(item.retry_after, "retry_after"),
     )
 
 
@@ -296,7 +296,7 @@ def _snooze(calls: WorkerCalls, task_id: str, item: Any) -> commands.Op:
 
 
 def _cancel(calls: WorkerCalls, task_id: str, item: Any) -> commands.Op:
-    return commands.CancelHeld(task_id=task_id, token=_token(item), reason=intake.text(item.reason, "reason"))
+    return commands.CancelHeld(task_id=task_id, token=_token(item), reason=fields.text(item.reason, "reason"))
 
 
 _OPS: dict[type[Any], Callable[[WorkerCalls, str, Any], commands.Op]] = {
@@ -322,7 +322,7 @@ def _progress(given: Progress | None) -> CoreProgress | None:
     return CoreProgress(
         done=_amount(given.done, "progress.done") or 0.0,
         total=_amount(given.total, "progress.total"),
-        message=intake.text(given.message, "progress.message"),
+        message=fields.text(given.message, "progress.message"),
     )
 
 
