@@ -103,6 +103,17 @@ def test_the_store_takes_nothing(start: Start, tmp_path: Path) -> None:
     assert "doctor --store URL" in found["todo"]
 
 
+def test_the_file_is_gone_while_it_is_open(start: Start, tmp_path: Path) -> None:
+    place = f"--store=sqlite:///{tmp_path}/jobs.db"
+    served = start("serve", place, "--json", "--listen=127.0.0.1:0", ready="\n", cwd=tmp_path)
+    (tmp_path / "jobs.db").rename(tmp_path / "elsewhere.db")
+    ended = run_here("doctor", "--json", place, url=json.loads(served.first)["url"], cwd=tmp_path)
+    served.process.kill()
+    found = finding(ended, "store")
+    assert "moved or deleted while a coordinator has it open" in found["found"]
+    assert "restore a backup" in found["todo"]
+
+
 @pytest.mark.slow  # it waits as long as a person would
 def test_the_coordinator_is_frozen(start: Start, tmp_path: Path) -> None:
     served = start("serve", "--store", "memory://", "--listen", "127.0.0.1:0", "--json", ready="\n")

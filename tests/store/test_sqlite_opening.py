@@ -215,6 +215,38 @@ async def test_something_that_is_not_a_file(tmp_path: Path) -> None:
     assert "not an ordinary file" in await refusal(tmp_path / "pipe")
 
 
+async def test_a_file_of_two_names_is_not_opened_by_either(tmp_path: Path) -> None:
+    store = await opened(tmp_path / "x.db")
+    os.link(tmp_path / "x.db", tmp_path / "y.db")  # with a lock and a log of its own
+    assert "has another name, too (a hard link)" in await refusal(tmp_path / "y.db")
+    await store.close()
+    assert "remove that name" in await refusal(tmp_path / "x.db")
+    (tmp_path / "y.db").unlink()
+    await (await opened(tmp_path / "x.db")).close()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_file_that_is_moved_away_takes_nothing_until_it_is_back(
+    tmp_path: Path, replaced: bool
+) -> None:
+    store = await opened(tmp_path / "x.db")
+    owner = await acquire(store)
+    (tmp_path / "x.db").rename(tmp_path / "elsewhere.db")
+    if replaced:
+        (tmp_path / "x.db").touch()
+    batch = owner.batch(tasks=[row(1)])
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="moved, deleted or replaced while it was open: put it back"):
+            await store.commit(owner.ownership, batch)
+    (tmp_path / "elsewhere.db").replace(tmp_path / "x.db")
+    await store.commit(owner.ownership, batch)
+    await store.close()
+    store = await opened(tmp_path / "x.db")
+    page = await store.search(SHARD, Query(tenant=TENANT, sort="created_at"))
+    assert [task.seq for task in page.tasks] == [1]
+    await store.close()
+
+
 async def test_a_file_in_place_of_the_directory(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert f"{tmp_path}/file is not a directory" in await refusal(tmp_path / "file" / "x.db")

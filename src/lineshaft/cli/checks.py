@@ -124,6 +124,12 @@ def _sqlite(path: Path) -> Iterator[Finding]:
         yield trouble(
             "store", f"{unwritable[0]} cannot be written by uid {os.geteuid()}", "change its mode or owner"
         )
+    elif not path.exists() and holder_of(path) is not None:
+        yield trouble(
+            "store",
+            f"{path} has been moved or deleted while a coordinator has it open",
+            "put it back, or stop the coordinator and restore a backup",
+        )
     elif not path.exists():
         yield ok("store", f"{path} is made by the first `lineshaft serve`")
     else:

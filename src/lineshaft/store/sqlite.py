@@ -25,7 +25,7 @@ from lineshaft.store.base import Log, Ownership, Page, Query, StoreInUse, StoreU
 from lineshaft.store.file_lock import FileLock
 from lineshaft.store.sqlite_checkpoints import Checkpoints
 from lineshaft.store.sqlite_errors import translated
-from lineshaft.store.sqlite_file import copy_to, real_place, sync_directory
+from lineshaft.store.sqlite_file import copy_to, gone, place_of, real_place, sync_directory
 from lineshaft.store.sqlite_specs import Connection
 from lineshaft.store.sqlite_thread import ConnectionThread
 from lineshaft.store.sqlite_write import Writer, require_owned
@@ -73,6 +73,7 @@ class SQLiteStore:
         self.shards = 1
         self._given = os.fspath(path)
         self._path = self._given
+        self._place: tuple[int, int] | None = None
         self._opened: _Opened | None = None
 
     async def open(self, *, address: str) -> None:
@@ -86,6 +87,7 @@ class SQLiteStore:
                 self.shards = await opened.writer.run(opened.rules.begin)
                 # The names of the database, its log and its lock must be as durable as what is in them.
                 sync_directory(self._path)
+                self._place = place_of(self._path)
         except BaseException:
             await opened.stop()
             raise
@@ -110,7 +112,7 @@ class SQLiteStore:
         return await self._scan(lambda c: sqlite_read.load(c, ownership))
 
     async def commit(self, ownership: Ownership, batch: Batch) -> None:
-        await self._write(lambda c, rules: rules.commit(c, ownership, batch))
+        await self._write(lambda c, rules: self._commit(c, rules, ownership, batch))
         if self._opened is not None:
             self._opened.checkpoints.committed(batch)
 
@@ -157,6 +159,12 @@ class SQLiteStore:
     async def usage(self) -> Usage:
         """Measure the store, for people who wonder where their disk went."""
         return await self._look(lambda c: _measure(c, self._path))
+
+    def _commit(self, connection: Connection, rules: Writer, ownership: Ownership, batch: Batch) -> None:
+        rules.commit(connection, ownership, batch)
+        # SQLite goes on writing to a file that is deleted or replaced: nobody would find what is in it.
+        if place_of(self._path) != self._place:
+            raise Unavailable(gone(self._path), retry_after=1)
 
     def _check_shard(self, shard: int) -> None:
         if not 0 <= shard < self.shards:

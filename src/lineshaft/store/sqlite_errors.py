@@ -10,6 +10,7 @@ import msgspec
 
 from lineshaft.errors import LineshaftError, Unavailable
 from lineshaft.store.base import Rejected, StoreCorrupt, StoreUnusable
+from lineshaft.store.sqlite_file import gone, place_of
 
 _RECOVERY = (
     "stop Lineshaft, keep a copy of the file with its -wal and -shm, then restore a backup "
@@ -18,6 +19,7 @@ _RECOVERY = (
 _UNMAPPABLE = (sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_CONSTRAINT)
 _CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _PLACE = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH)
+_ABSENT = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
 
 _ADVICE = {
     sqlite3.SQLITE_FULL: "Free some space there: it goes on by itself, and nothing acknowledged is lost",
@@ -53,4 +55,6 @@ def _translate(path: str, error: sqlite3.Error, *, opening: bool) -> LineshaftEr
     if opening and code == sqlite3.SQLITE_BUSY:
         return StoreUnusable(f"{what}. Another program has the database open: close it")
     advice = _ADVICE.get(code)
+    if code in _ABSENT and place_of(path) is None:
+        return Unavailable(gone(path), retry_after=1)
     return Unavailable(f"{what}. {advice}" if advice else what, retry_after=1)

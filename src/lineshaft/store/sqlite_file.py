@@ -26,6 +26,12 @@ def real_place(given: str) -> str:
         raise StoreUnusable(f"{directory} is not a directory: make it, or name another file")
     if os.path.exists(path) and not os.path.isfile(path):
         raise StoreUnusable(f"{path} is not an ordinary file: name another")
+    if os.path.exists(path) and os.stat(path).st_nlink > 1:
+        # Each name has a lock and a log of its own: two coordinators would destroy the file.
+        raise StoreUnusable(
+            f"{path} has another name, too (a hard link), by which somebody else could open it: remove that "
+            "name, or use a copy"
+        )
     # SQLite makes the -wal and -shm beside the file, so both must be writable.
     for place in (directory, path):
         if os.path.exists(place) and not os.access(place, os.R_OK | os.W_OK):
@@ -49,6 +55,23 @@ def _check_file_system(directory: str) -> None:
         )
     if verdict is None:
         logger.warning("cannot tell whether %s (%s) is a local disk, which SQLite needs", directory, kind)
+
+
+def place_of(path: str) -> tuple[int, int] | None:
+    """Return device and inode of what a path names, None where there is nothing."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def gone(path: str) -> str:
+    """Say that the file that is open is not at its place, and what to do."""
+    return (
+        f"{path} has been moved, deleted or replaced while it was open: put it back, or stop Lineshaft and "
+        "restore a backup"
+    )
 
 
 def sync_directory(path: str) -> None:
