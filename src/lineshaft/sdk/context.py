@@ -182,6 +182,8 @@ class Context:
         decoded: T = encoding.decoder(kind).decode(raw)
         return decoded
 
+    # -- for whoever carries it; underscored, since handlers see this class ------------------------
+
     def _changed(self) -> None:
         if self._notify is not None:
             self._notify(self)
