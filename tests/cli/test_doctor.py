@@ -103,6 +103,14 @@ def test_the_store_takes_nothing(start: Start, tmp_path: Path) -> None:
     assert "doctor --store URL" in found["todo"]
 
 
+def test_the_file_has_two_names(tmp_path: Path) -> None:
+    (tmp_path / "jobs.db").touch()
+    os.link(tmp_path / "jobs.db", tmp_path / "other.db")
+    found = finding(run_here("doctor", "--json", "--store", "sqlite:///jobs.db", cwd=tmp_path), "store")
+    assert "has another name, too" in found["found"]
+    assert "remove that name" in found["todo"]
+
+
 def test_the_file_is_gone_while_it_is_open(start: Start, tmp_path: Path) -> None:
     place = f"--store=sqlite:///{tmp_path}/jobs.db"
     served = start("serve", place, "--json", "--listen=127.0.0.1:0", ready="\n", cwd=tmp_path)

@@ -132,6 +132,12 @@ def _sqlite(path: Path) -> Iterator[Finding]:
         )
     elif not path.exists():
         yield ok("store", f"{path} is made by the first `lineshaft serve`")
+    elif path.stat().st_nlink > 1:
+        yield trouble(
+            "store",
+            f"{path} has another name, too (a hard link), and so another lock and log",
+            "remove that name, or make it a copy",
+        )
     else:
         log = path.with_name(f"{path.name}-wal")  # what is not in the file yet
         size = path.stat().st_size + (log.stat().st_size if log.exists() else 0)
