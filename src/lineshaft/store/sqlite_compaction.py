@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from lineshaft.core.stored_ids import RECORD, is_time_ordered, last_id_like
 from lineshaft.core.task import FINGERPRINTS
 from lineshaft.store.sqlite_idents import ident
 
@@ -43,6 +44,7 @@ def compact(connection: sqlite3.Connection) -> None:
     for statement in _TABLES.split(";"):
         connection.execute(statement)
     specs: dict[tuple[str, bytes], int] = {}
+    highest: dict[str, str] = {}
     after: int | None = None
     while True:
         rows = connection.execute(
@@ -52,13 +54,23 @@ def compact(connection: sqlite3.Connection) -> None:
         if not rows:
             break
         for row in rows:
-            _copy(connection, specs, row)
+            tenant, id = _copy(connection, specs, row)
+            if is_time_ordered(id) and id > highest.get(tenant, ""):
+                highest[tenant] = id
         after = rows[-1][0]
+    # Nobody noted in version 1 which ids were ahead of their time, so all of them count as such.
+    connection.executemany(
+        "INSERT INTO record VALUES (?, ?, '', ?)",
+        [(RECORD, tenant, last_id_like(id).encode()) for tenant, id in highest.items()],
+    )
     connection.execute("DROP TABLE task_1")
     connection.execute("DROP TABLE kind")
 
 
-def _copy(connection: sqlite3.Connection, specs: dict[tuple[str, bytes], int], row: tuple[Any, ...]) -> None:
+def _copy(
+    connection: sqlite3.Connection, specs: dict[tuple[str, bytes], int], row: tuple[Any, ...]
+) -> tuple[str, str]:
+    """Copy one task; return its tenant and id."""
     *columns, data = row
     # What rows were in version 1, whatever they become: seq, tenant, id, spec, then what stays as it is.
     seq, tenant, id, spec, *rest = msgspec.msgpack.decode(data)
@@ -76,3 +88,4 @@ def _copy(connection: sqlite3.Connection, specs: dict[tuple[str, bytes], int], r
         "INSERT INTO task VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (seq, number, *columns[1:], msgspec.msgpack.encode([seq, "", id, [""], *rest])),
     )
+    return tenant, id
