@@ -18,7 +18,8 @@ def describe(folder: str | None = None) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "cpu": _cpu_model(),
         "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1),
-        "system": f"{platform.system()} {platform.release()}",
+        # Without what a distribution or a build of one's own appends to the version.
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
         "load_before": round(os.getloadavg()[0], 2),
         "fdatasync_p50_ms": round(statistics.median(synced) * 1e3, 3),
