@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import weakref
 from typing import Any
 
 import pytest
@@ -53,6 +55,28 @@ async def test_each_event_loop_has_a_transport_of_its_own() -> None:
     assert opened[0].closed
     assert opened[2].closed
     own.sync.end_thread()
+
+
+def test_transports_do_not_pile_up_where_a_script_runs_one_loop_after_another() -> None:
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    class Bound(CountingTransport):
+        """Holds on to its loop, as sockets do."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.loop = asyncio.get_running_loop()
+            alive.add(self)
+
+    own = Client(Bound)
+
+    async def use() -> None:
+        await own.call(CALLS["root"])
+
+    for _ in range(5):
+        asyncio.run(use())
+    gc.collect()
+    assert len(alive) == 1
 
 
 async def test_a_closed_app_says_so() -> None:

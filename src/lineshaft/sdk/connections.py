@@ -86,6 +86,9 @@ class Connections:
     def _open(self, loop: asyncio.AbstractEventLoop) -> Connection:
         with self._lock:
             self._pid = os.getpid()
+            # Sockets hold on to their loop, so no entry goes by itself.
+            for ended in [known for known in self._by_loop if known.is_closed()]:
+                del self._by_loop[ended]
             connection = Connection(self.opener())
             self._by_loop[loop] = connection
             return connection
