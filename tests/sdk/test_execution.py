@@ -116,6 +116,18 @@ async def test_a_failure_carries_the_handlers_stack_and_data_but_no_frame_of_our
     assert "execution.py" not in failed.stack.replace("test_execution.py", "")
 
 
+async def test_the_stack_of_a_plain_function_has_no_frame_of_ours_either() -> None:
+    def handler() -> None:
+        raise ValueError("broken")
+
+    failed = await outcome_of(handler)
+    assert isinstance(failed, Failed) and failed.stack is not None
+    assert [line.strip() for line in failed.stack.splitlines()][2:] == [
+        'raise ValueError("broken")',
+        "ValueError: broken",
+    ]
+
+
 @pytest.mark.parametrize("raised", [True, False])
 async def test_snooze_and_cancel_may_be_raised_or_returned(raised: bool) -> None:
     def handler(kind: str) -> Any:

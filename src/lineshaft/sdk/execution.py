@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
+from lineshaft.sdk import threads
 from lineshaft.sdk.context import Context
 from lineshaft.sdk.failures import WrongArgument
 from lineshaft.sdk.outcomes import Cancel, Cancelled, Completed, Failed, Outcome, Snooze, Snoozed, TaskError
@@ -174,10 +175,13 @@ def _text(error: BaseException) -> str:
         return f"({type(error).__name__} whose text cannot be read)"
 
 
+_OURS = frozenset((__file__, threads.__file__, functools.__file__))
+
+
 def _stack(error: BaseException) -> str | None:
-    # The frames of this module say nothing to the author of the handler.
+    # The frames of ours say nothing to the author of the handler.
     frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename in (__file__, functools.__file__):
+    while frames is not None and frames.tb_frame.f_code.co_filename in _OURS:
         frames = frames.tb_next
     try:
         text = "".join(traceback.format_exception(type(error), error, frames))
