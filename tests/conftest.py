@@ -11,6 +11,9 @@ from importlib.util import find_spec
 import hypothesis
 import pytest
 
+# Its asserts must tell what they saw. Here, since other tests than those of stores may import it first.
+pytest.register_assert_rewrite("lineshaft.store.conformance")
+
 IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
 
 # What tests need beyond the locked requirements: how to see that it is there, and how to get it.

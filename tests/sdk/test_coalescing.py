@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from lineshaft.errors import Forbidden, Invalid, LineshaftError, Unavailable
+from lineshaft.errors import Forbidden, Invalid, LineshaftError, TooLarge, Unavailable
 from lineshaft.sdk.coalescing import UNDER_WAY, Coalescer
 from lineshaft.sdk.tracing import traceparent
 from lineshaft.wire import BulkAnswer, BulkItem, Call, Enqueue, Enqueued, raw
@@ -142,13 +142,22 @@ async def test_each_caller_has_its_own_answer_or_error() -> None:
     assert [str(one) for one in told if isinstance(one, Invalid)] == ["bad-1 is refused", "bad-2 is refused"]
 
 
-async def test_a_refusal_of_the_whole_is_looked_into_one_by_one() -> None:
+async def test_a_request_that_is_too_large_is_halved() -> None:
     transport = HeldTransport()
-    transport.refuse_bulk = Forbidden("not so many at once")
+    transport.refuse_bulk = TooLarge("the body is above the limit")
     callers = await begin(Coalescer(transport), *"abcd")
     await transport.answer(5)
     assert {answer.task_id for answer in await asyncio.gather(*callers)} == {*"abcd"}
-    assert [name for name, _ in transport.requests] == ["enqueue", "enqueue", "bulk", "enqueue", "enqueue"]
+    assert [ids for _, ids in transport.requests[2:]] == [["c", "d"], ["c"], ["d"]]
+
+
+async def test_a_refusal_of_the_whole_is_told_to_all_who_share_it() -> None:
+    transport = HeldTransport()
+    transport.refuse_bulk = Forbidden("this needs a key with the scope enqueue")
+    callers = await begin(Coalescer(transport), *"abcd")
+    await transport.answer(3)
+    told = await asyncio.gather(*callers, return_exceptions=True)
+    assert [type(one) for one in told] == [Enqueued, Enqueued, Forbidden, Forbidden]
 
 
 async def test_an_unknown_outcome_is_told_to_all_who_share_it() -> None:

@@ -2,6 +2,3 @@
 
 from __future__ import annotations
 
-import pytest
-
-pytest.register_assert_rewrite("lineshaft.store.conformance")

@@ -11,7 +11,7 @@ import copy
 from collections import deque
 from typing import Any
 
-from lineshaft.errors import LineshaftError, Retryable
+from lineshaft.errors import TooLarge
 from lineshaft.sdk.enqueueing import chunks, refused
 from lineshaft.sdk.tracing import traceparent
 from lineshaft.sdk.transport import Transport
@@ -82,9 +82,10 @@ class Coalescer:
             else:
                 answers = [await self._send_one(callers[0][0])]
         except (Exception, asyncio.CancelledError) as error:
-            if isinstance(error, LineshaftError) and not isinstance(error, Retryable) and len(callers) > 1:
-                # The request as a whole was refused. What each would have been told, only it can say.
-                await asyncio.gather(*(self._send([caller]) for caller in callers))
+            if isinstance(error, TooLarge) and len(callers) > 1:
+                middle = len(callers) // 2
+                await self._send(callers[:middle])
+                await self._send(callers[middle:])
                 return
             for _, answered in callers:
                 _settle(answered, error)
