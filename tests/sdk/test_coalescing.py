@@ -12,6 +12,7 @@ import pytest
 
 from lineshaft.errors import Forbidden, Invalid, LineshaftError, TooLarge, Unavailable
 from lineshaft.sdk.coalescing import UNDER_WAY, Coalescer
+from lineshaft.sdk.failures import AppClosed
 from lineshaft.sdk.tracing import traceparent
 from lineshaft.wire import BulkAnswer, BulkItem, Call, Enqueue, Enqueued, raw
 
@@ -192,6 +193,17 @@ async def test_who_enqueues_within_a_trace_shares_with_nobody() -> None:
     assert [ids for _, ids in transport.requests] == [["a"], ["b"], ["c"], ["d"]]
     await transport.answer(4)
     await asyncio.gather(*callers)
+
+
+async def test_who_was_not_sent_is_told_when_the_app_closes() -> None:
+    transport = HeldTransport()
+    coalescer = Coalescer(transport)
+    callers = await begin(coalescer, *"abcd")
+    coalescer.close()
+    await transport.answer(2)
+    told = await asyncio.gather(*callers, return_exceptions=True)
+    assert [type(one) for one in told] == [Enqueued, Enqueued, AppClosed, AppClosed]
+    assert len(transport.requests) == 2
 
 
 async def test_more_than_a_request_takes_become_several() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from lineshaft.errors import TooLarge
 from lineshaft.sdk.enqueueing import chunks, refused
+from lineshaft.sdk.failures import AppClosed
 from lineshaft.sdk.tracing import traceparent
 from lineshaft.sdk.transport import Transport
 from lineshaft.wire import CALLS
@@ -56,10 +57,19 @@ class Coalescer:
             self._timer = loop.call_later(LINGER, self._send_waiting)
         return await answered
 
-    def _send_waiting(self) -> None:
+    def close(self) -> None:
+        """Let nobody wait any more: raises AppClosed to those whose task was not sent."""
+        self._stop_timer()
+        while self._waiting:
+            _settle(self._waiting.popleft()[1], AppClosed("this App was closed before the task was sent"))
+
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _send_waiting(self) -> None:
+        self._stop_timer()
         waiting = [(body, answered) for body, answered in self._waiting if not answered.done()]
         self._waiting.clear()
         callers = iter(waiting)

@@ -29,6 +29,11 @@ class Connection:
         self.enqueues = Coalescer(transport)
         self._ids = TimeOrderedIds(random.getrandbits)
 
+    async def close(self) -> None:
+        """Send away who waits to share a request, and give back the sockets; idempotent."""
+        self.enqueues.close()
+        await self.transport.close()
+
     def new_id(self) -> str:
         """Make an id for a task or a claim."""
         return self._ids.next(time.time_ns() // 1_000_000)
@@ -77,9 +82,9 @@ class Connections:
         here = asyncio.get_running_loop()
         for loop, connection in list(self._by_loop.items()):
             if loop is here:
-                await connection.transport.close()
+                await connection.close()
             elif loop.is_running():
-                closing = asyncio.run_coroutine_threadsafe(connection.transport.close(), loop)
+                closing = asyncio.run_coroutine_threadsafe(connection.close(), loop)
                 await asyncio.wrap_future(closing)
         self._by_loop.clear()
 
