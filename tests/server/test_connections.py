@@ -207,6 +207,14 @@ async def test_a_wait_may_take_longer_than_the_deadline_for_receiving(line: Line
     assert status == 204
 
 
+async def test_a_line_is_not_idle_where_a_request_began_before_the_answer_to_the_last() -> None:
+    settings = ServerSettings(store="memory://", listen="127.0.0.1:0", limits=Limits(keep_alive=1))
+    claim = post("/_tasks/_claim", b'{"wait": "2s"}')
+    async with running(settings) as coordinator, connected(coordinator) as line:
+        assert (await line.exchange(GET + claim[:20]))[0] == 200
+        assert (await line.exchange(claim[20:]))[0] == 204
+
+
 async def test_nonsense_after_a_request_lets_its_answer_go_first(
     coordinator: Coordinator, line: Line
 ) -> None:

@@ -32,6 +32,7 @@ class AnsweringProtocol(HttpToolsProtocol):
         super().__init__(*args, **keywords)
         self.cycle: Any
         self._served: RequestResponseCycle | Exchange | None = None
+        self._receiving = False
         self._idle_since: float | None = None
         self._unread: asyncio.TimerHandle | None = None
 
@@ -145,7 +146,7 @@ class AnsweringProtocol(HttpToolsProtocol):
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
-        else:
+        elif not self._receiving:
             self._await_next()
 
     def pause_writing(self) -> None:

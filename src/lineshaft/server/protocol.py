@@ -65,7 +65,6 @@ class EdgeProtocol(AnsweringProtocol):
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
-        self._receiving = False
         self._in_head = False
         self._head_size = 0
         self._deadline: asyncio.TimerHandle | None = None
