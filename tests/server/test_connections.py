@@ -264,13 +264,21 @@ async def test_a_claimer_that_reads_nothing_and_hangs_up_holds_nothing(coordinat
             0
         ] == 201
         protocols: list[Any] = list(set(coordinator._server.server_state.connections) - known)
-        while not any(protocol.flow.write_paused for protocol in protocols):
+        deaf.writer.transport.pause_reading()  # type: ignore[attr-defined]
+
+        async def stuck() -> bool:
+            """Tell whether nothing more goes out, also when the kernel has had time to take it."""
+            for _ in range(50):
+                if not any(protocol.flow.write_paused for protocol in protocols):
+                    return False
+                await line.exchange(GET)
+            return True
+
+        while not await stuck():
             answered = coordinator.calls.responses[200]
             deaf.writer.write(b"GET /_tasks/big HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            while True:
-                if coordinator.calls.responses[200] > answered:
-                    break
-                await asyncio.sleep(0)
+            while coordinator.calls.responses[200] <= answered:
+                await line.exchange(b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n")
         deaf.writer.write(post("/_tasks/_claim", b'{"queues": ["q"]}'))
         await state(line, "a", "running")
         deaf.writer.transport.abort()
