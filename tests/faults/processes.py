@@ -68,8 +68,16 @@ class Coordinator(Process):
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
     def descriptors(self) -> int:
-        """Return how many files and sockets it has open."""
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+        """Return how many files and sockets it has open, but for those of the store, opened as needed."""
+        opened = Path(f"/proc/{self.process.pid}/fd")
+        return sum(".db" not in target for target in map(_target, opened.iterdir()))
+
+
+def _target(descriptor: Path) -> str:
+    try:
+        return str(descriptor.readlink())
+    except FileNotFoundError:
+        return ".db"  # closed meanwhile
 
 
 def serve(store: str, port: int = 0) -> list[str]:

@@ -192,7 +192,6 @@ async def descriptors_fall_to(count: int, coordinator: Coordinator) -> None:
 async def test_nothing_is_left_of_clients_that_have_gone(coordinator: Coordinator) -> None:
     url = f"http://127.0.0.1:{coordinator.port}"
     coordinator.call("PUT", "/_tasks/a", {"name": "n", "queue": "nobody"})
-    coordinator.call("GET", "/_tasks")  # now everything is open that the store opens late
     before = coordinator.descriptors()
     for _ in range(10):
         await asyncio.gather(*(visit(url, number) for number in range(60)))
