@@ -57,7 +57,7 @@ OWN = (
         drain=40_000,
         survives=POWER_LOSS,
         settings="prepared requests over plain sockets, one process; drain by `_report` with claim, 100 a "
-        "request, 4 connections",
+        "request, 8 connections",
         source="docs/protocol.md",
     ),
     Contender(

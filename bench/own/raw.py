@@ -18,6 +18,9 @@ import msgspec
 PAYLOAD = "x" * 98
 """100 bytes of JSON with its quotes."""
 
+LINES = 8
+"""Connections of batches: with fewer the coordinator waits for requests while it commits."""
+
 Answered = Callable[[bytes], bytes | None]
 """Takes the content of an answer, gives the next request, None where it is done."""
 
@@ -119,9 +122,10 @@ def enqueue_body(queue: str, size: int = 100) -> bytes:
 
 
 def enqueue_bulk(url: str, queue: str, tasks: int, *, batch: int = 100, size: int = 100) -> float:
-    """Enqueue in batches over 4 connections; return seconds."""
+    """Enqueue in batches over several connections; return seconds."""
     request = post("/_tasks/_bulk", b"[" + b",".join([enqueue_body(queue, size)] * batch) + b"]")
-    left = tasks // batch - 4
+    count = min(LINES, tasks // batch)
+    left = tasks // batch - count
 
     def answered(content: bytes) -> bytes | None:
         nonlocal left
@@ -130,7 +134,7 @@ def enqueue_bulk(url: str, queue: str, tasks: int, *, batch: int = 100, size: in
         left -= 1
         return request if left >= 0 else None
 
-    with lines(url, 4) as opened:
+    with lines(url, count) as opened:
         return converse(opened, request, answered)
 
 
@@ -158,7 +162,7 @@ class _Reported(msgspec.Struct):
 
 
 def drain(url: str, queue: str, tasks: int, *, batch: int = 100) -> float:
-    """Claim and complete everything by reports of a batch each over 4 connections; return seconds.
+    """Claim and complete everything by reports of a batch each over several connections; return seconds.
 
     Raises Failed where not exactly `tasks` were there or one was refused.
     """
@@ -184,7 +188,7 @@ def drain(url: str, queue: str, tasks: int, *, batch: int = 100) -> float:
         )
         return post("/_tasks/_report", b'{"items":[' + items.encode() + b"]," + claim)
 
-    with lines(url, 4) as opened:
+    with lines(url, LINES) as opened:
         took = converse(opened, post("/_tasks/_report", b'{"items":[],' + claim), answered)
     if done != tasks:
         raise Failed(f"{done} of {tasks} tasks were drained")

@@ -52,7 +52,7 @@ def message(type: str, body: Any = None, **more: Any) -> bytes:
     return frame(TEXT, json.dumps({"type": type, "id": 1, "body": body} | more).encode())
 
 
-HELLO = message("hello", {"worker": {"id": "w"}})
+HELLO = message("hello", {"worker": {"id": "w"}, "queues": ["nobody"]})  # none of the good client's
 GOODBYE = frame(CLOSE, struct.pack("!H", 1000))
 
 

@@ -6,7 +6,7 @@ import random
 
 from tests.hostile.catalogue import Catalogue
 from tests.hostile.exchange import HALF_CLOSE, RESET, Attack
-from tests.hostile.requests import GET, PATHS, SMUGGLED, chunked, drip, enqueue, post
+from tests.hostile.requests import CLAIM, GET, PATHS, SMUGGLED, chunked, drip, enqueue, post
 from tests.hostile.target import LIMITS
 
 FRAMING = Catalogue()
@@ -54,7 +54,7 @@ def empty_lines(chance: random.Random) -> Attack:
 
 @FRAMING.kind
 def reset_in_the_middle(chance: random.Random) -> Attack:
-    whole = chance.choice([enqueue(), GET, post("/_tasks/_claim", b'{"wait":"10s"}'), b""])
+    whole = chance.choice([enqueue(), GET, CLAIM, b""])
     return Attack([whole[: chance.randrange(len(whole) + 1)], chance.choice([0.0, 0.02]), RESET])
 
 
@@ -197,11 +197,7 @@ def trailers(chance: random.Random) -> Attack:
 
 @FRAMING.kind
 def one_changed_request(chance: random.Random) -> Attack:
-    whole = bytearray(
-        chance.choice(
-            [enqueue(), GET, SMUGGLED.replace(b"smuggled", b"mutated0"), post("/_tasks/_claim", b"{}")]
-        )
-    )
+    whole = bytearray(chance.choice([enqueue(), GET, SMUGGLED.replace(b"smuggled", b"mutated0"), CLAIM]))
     for _ in range(chance.randrange(1, 6)):
         at = chance.randrange(len(whole))
         match chance.randrange(4):

@@ -40,6 +40,8 @@ def enqueue(name: str = "hostile") -> bytes:
 
 
 SMUGGLED = enqueue("smuggled")
+CLAIM = post("/_tasks/_claim", b'{"wait":"10s","queues":["nobody"]}')
+"""A good claim, of a queue without tasks so that it takes none from the good client."""
 
 
 def drip(data: bytes, pause: float = 0.05) -> list[Step]:
