@@ -1,4 +1,3 @@
 """Stores to test, and stories told to them."""
 
 from __future__ import annotations
-
