@@ -7,18 +7,13 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from typing import Any
 
-import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from lineshaft.errors import LineshaftError, Retryable
+from lineshaft.errors import LineshaftError
 from lineshaft.server.exchange import Exchange
-from lineshaft.server.responses import Response, date_line
-from lineshaft.wire import ErrorBody, ErrorInfo
-
-_encode = msgspec.json.Encoder().encode
+from lineshaft.server.responses import Response, date_line, refusal
 
 
 class ClientGone(Exception):
@@ -65,16 +60,7 @@ class AnsweringProtocol(HttpToolsProtocol):
         cycle.on_response()
 
     def _write(self, response: Response, *, keep_alive: bool, bodiless: bool) -> None:
-        parts = [STATUS_LINE[response.status], date_line()]
-        for name, value in response.headers:
-            parts += (name, b": ", value, b"\r\n")
-        parts.append(b"content-length: %d\r\n" % len(response.body))
-        if response.media is not None:
-            parts += (b"content-type: ", response.media, b"\r\n")
-        parts.append(b"\r\n" if keep_alive else b"connection: close\r\n\r\n")
-        if not bodiless:
-            parts.append(response.body)
-        self.transport.write(b"".join(parts))
+        self.transport.write(_rendered(response, keep_alive=keep_alive, bodiless=bodiless))
         if not keep_alive:
             self.transport.close()
 
@@ -96,16 +82,9 @@ class AnsweringProtocol(HttpToolsProtocol):
         await self.flow.drain()
         self._answer(exchange, response)
 
-    def _rendered(self, refusal: LineshaftError) -> bytes:
-        body = _encode(
-            ErrorBody(error=ErrorInfo(type=refusal.type, reason=refusal.reason, field=refusal.field))
-        )
-        head = [STATUS_LINE[refusal.status]]
-        head.append(date_line())
-        if isinstance(refusal, Retryable):
-            head.append(b"retry-after: %d\r\n" % math.ceil(refusal.retry_after or 1))
-        head.append(b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body))
-        return b"".join([*head, b"connection: close\r\n\r\n", body])
+    def _last_words(self, error: LineshaftError) -> bytes:
+        """Return the answer to what cannot be read on, after which the line ends."""
+        return _rendered(refusal(error), keep_alive=False)
 
     # -- with nothing to do --------------------------------------------------------------------------
 
@@ -173,3 +152,16 @@ class AnsweringProtocol(HttpToolsProtocol):
         if self._unread is not None:
             self._unread.cancel()
             self._unread = None
+
+
+def _rendered(response: Response, *, keep_alive: bool, bodiless: bool = False) -> bytes:
+    parts = [STATUS_LINE[response.status], date_line()]
+    for name, value in response.headers:
+        parts += (name, b": ", value, b"\r\n")
+    parts.append(b"content-length: %d\r\n" % len(response.body))
+    if response.media is not None:
+        parts += (b"content-type: ", response.media, b"\r\n")
+    parts.append(b"\r\n" if keep_alive else b"connection: close\r\n\r\n")
+    if not bodiless:
+        parts.append(response.body)
+    return b"".join(parts)

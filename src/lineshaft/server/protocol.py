@@ -18,7 +18,6 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import httptools
-import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from lineshaft.errors import LineshaftError, Malformed, RequestTimeout, Unavailable
@@ -31,7 +30,6 @@ from lineshaft.wire import SESSION_PATH
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
 
-_encode = msgspec.json.Encoder().encode
 _log = logging.getLogger("lineshaft.server")
 _LINGER = 1.0
 _SAY_AGAIN = 60.0
@@ -93,7 +91,7 @@ class EdgeProtocol(AnsweringProtocol):
             EdgeProtocol.silent_until = now + _SAY_AGAIN
             _log.warning("%d connections are open, no more are taken", most)
         self._deaf = True
-        self.transport.write(self._rendered(Unavailable("too many connections are open", retry_after=1)))
+        self.transport.write(self._last_words(Unavailable("too many connections are open", retry_after=1)))
         self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -318,7 +316,7 @@ class EdgeProtocol(AnsweringProtocol):
                 self.transport.close()
                 return
         if not self.transport.is_closing():
-            self.transport.write(self._rendered(refusal))
+            self.transport.write(self._last_words(refusal))
             self._hang_up()
 
     def _hang_up(self) -> None:
