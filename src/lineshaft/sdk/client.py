@@ -14,7 +14,7 @@ import msgspec
 
 from lineshaft.sdk.connections import Connections
 from lineshaft.sdk.context import Context
-from lineshaft.sdk.enqueueing import check_all_enqueued, chunks, enqueue_body
+from lineshaft.sdk.enqueueing import BULK_TRY, ONE_TRY, check_all_enqueued, chunks, enqueue_body
 from lineshaft.sdk.failures import WrongArgument, WrongDefinition
 from lineshaft.sdk.handle import WAIT, Handle
 from lineshaft.sdk.options import DEFAULT_QUEUE, TaskOptions, checked
@@ -164,7 +164,7 @@ class Client:
             decoders.append(call.task.definition.result)
         items: list[wire.BulkItem] = []
         for chunk in chunks(bodies):
-            answer: wire.BulkAnswer = await self.call(CALLS["bulk"], body=chunk, timeout=30.0)
+            answer: wire.BulkAnswer = await self.call(CALLS["bulk"], body=chunk, timeout=BULK_TRY)
             items += answer.items
         check_all_enqueued(items)
         return [
@@ -329,7 +329,7 @@ class Client:
         else:
             query = wire.EnqueueQuery(wait=round(wait, 3))
             answer = await connection.transport.call(
-                CALLS["enqueue"], query=query, body=body, timeout=wait + 15.0
+                CALLS["enqueue"], query=query, body=body, timeout=wait + ONE_TRY
             )
         return Handle(self, answer.task_id, task.definition.result, seen=answer, created=answer.created)
 

@@ -12,7 +12,7 @@ from collections import deque
 from typing import Any
 
 from lineshaft.errors import TooLarge
-from lineshaft.sdk.enqueueing import chunks, refused
+from lineshaft.sdk.enqueueing import BULK_TRY, ONE_TRY, chunks, refused
 from lineshaft.sdk.failures import AppClosed
 from lineshaft.sdk.tracing import traceparent
 from lineshaft.sdk.transport import Transport
@@ -24,9 +24,6 @@ UNDER_WAY = 2
 
 LINGER = 0.002
 """Seconds for which a caller is gathered at most: where answers take long, requests must overlap."""
-
-_SINGLE, _BULK = 15.0, 30.0
-"""Seconds that one try may take."""
 
 
 class Coalescer:
@@ -106,11 +103,11 @@ class Coalescer:
             _settle(answered, answer)
 
     async def _send_one(self, body: wire.Enqueue) -> wire.Enqueued:
-        answer: wire.Enqueued = await self._transport.call(CALLS["enqueue"], body=body, timeout=_SINGLE)
+        answer: wire.Enqueued = await self._transport.call(CALLS["enqueue"], body=body, timeout=ONE_TRY)
         return answer
 
     async def _send_many(self, bodies: list[wire.Enqueue]) -> list[wire.Enqueued | BaseException]:
-        answer: wire.BulkAnswer = await self._transport.call(CALLS["bulk"], body=bodies, timeout=_BULK)
+        answer: wire.BulkAnswer = await self._transport.call(CALLS["bulk"], body=bodies, timeout=BULK_TRY)
         return [
             refused(item) if item.status >= 400 else _enqueued(item, answer.position) for item in answer.items
         ]

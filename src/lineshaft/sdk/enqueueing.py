@@ -20,6 +20,12 @@ MAX_BULK = 1_000
 MAX_BULK_BYTES = 4 * 1024 * 1024
 """Bytes of payloads in one request."""
 
+ONE_TRY = 15.0
+"""Seconds that one try to enqueue a task may take, beyond what it waits for the result."""
+
+BULK_TRY = 30.0
+"""Seconds that one try to enqueue many may take."""
+
 _REST_OF_BODY = 512
 """Bytes that a task's other fields are reckoned to take."""
 

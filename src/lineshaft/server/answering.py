@@ -156,11 +156,8 @@ class AnsweringProtocol(HttpToolsProtocol):
 
 def _rendered(response: Response, *, keep_alive: bool, bodiless: bool = False) -> bytes:
     parts = [STATUS_LINE[response.status], date_line()]
-    for name, value in response.headers:
+    for name, value in response.all_headers:
         parts += (name, b": ", value, b"\r\n")
-    parts.append(b"content-length: %d\r\n" % len(response.body))
-    if response.media is not None:
-        parts += (b"content-type: ", response.media, b"\r\n")
     parts.append(b"\r\n" if keep_alive else b"connection: close\r\n\r\n")
     if not bodiless:
         parts.append(response.body)
