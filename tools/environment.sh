@@ -48,6 +48,8 @@ fi
 pip_install() { "$ENV/bin/python" -m pip install --quiet --disable-pip-version-check "$@"; }
 
 echo "Installing the locked requirements into $ENV"
-pip_install --require-hashes --requirement requirements/dev.txt
+# The lock names everything, so nothing is to be resolved: older pips would look for versions that it does
+# not name wherever a package of it wants another with an extra.
+pip_install --no-deps --require-hashes --requirement requirements/dev.txt
 # The build backend is in the lock as well, so nothing is fetched behind its back.
 pip_install --no-deps --no-build-isolation --editable .
