@@ -19,7 +19,7 @@ import msgspec
 
 from lineshaft.core.batch import Batch, Census
 from lineshaft.errors import Fenced, Invalid, Unavailable
-from lineshaft.store.base import Ownership, StoreCorrupt
+from lineshaft.store.base import Ownership, Roster, StoreCorrupt
 from lineshaft.store.file_lock import FileLock
 from lineshaft.store.memory import MemoryStore
 
@@ -30,7 +30,8 @@ class Did(msgspec.Struct, omit_defaults=True):
     acquire: tuple[int, bytes] | None = None
     release: Ownership | None = None
     commit: tuple[Ownership, Batch] | None = None
-    prune: tuple[int, int, int, int] | None = None
+    prune: tuple[Ownership, int, int, int] | None = None
+    swap_roster: tuple[int, bytes] | None = None
 
 
 class JournalStore(MemoryStore):
@@ -81,8 +82,14 @@ class JournalStore(MemoryStore):
     async def commit(self, ownership: Ownership, batch: Batch) -> None:
         await self._write_and_do(Did(commit=(ownership, batch)))
 
-    async def prune(self, shard: int, *, before: int, log_before: int, limit: int = 10_000) -> list[Census]:
-        removed: list[Census] = await self._write_and_do(Did(prune=(shard, before, log_before, limit)))
+    async def swap_roster(self, expected: int, data: bytes) -> Roster:
+        roster: Roster = await self._write_and_do(Did(swap_roster=(expected, data)))
+        return roster
+
+    async def prune(
+        self, ownership: Ownership, *, before: int, log_before: int, limit: int = 10_000
+    ) -> list[Census]:
+        removed: list[Census] = await self._write_and_do(Did(prune=(ownership, before, log_before, limit)))
         return removed
 
     async def _write_and_do(self, did: Did) -> Any:
@@ -108,8 +115,10 @@ class JournalStore(MemoryStore):
                 return await super().release(ownership)
             case Did(commit=(ownership, batch)):
                 return await super().commit(ownership, batch)
-            case Did(prune=(shard, before, log_before, limit)):
-                return await super().prune(shard, before=before, log_before=log_before, limit=limit)
+            case Did(swap_roster=(expected, data)):
+                return await super().swap_roster(expected, data)
+            case Did(prune=(ownership, before, log_before, limit)):
+                return await super().prune(ownership, before=before, log_before=log_before, limit=limit)
 
 
 def _make_durable(directory: str) -> None:

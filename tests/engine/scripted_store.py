@@ -97,9 +97,11 @@ class ScriptedStore(MemoryStore):
         await self.read_gate.wait()
         return await super().read(shard, keys)
 
-    async def prune(self, shard: int, *, before: int, log_before: int, limit: int = 10_000) -> list[Census]:
+    async def prune(
+        self, ownership: Ownership, *, before: int, log_before: int, limit: int = 10_000
+    ) -> list[Census]:
         self.pruned_before.append(before)
-        return await super().prune(shard, before=before, log_before=log_before, limit=limit)
+        return await super().prune(ownership, before=before, log_before=log_before, limit=limit)
 
     async def release(self, ownership: Ownership) -> None:
         self.released = True

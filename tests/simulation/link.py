@@ -16,7 +16,7 @@ import msgspec
 from lineshaft.core.batch import Batch, Blob, Census, Snapshot
 from lineshaft.core.task import Task
 from lineshaft.errors import Fenced, LineshaftError, Unavailable
-from lineshaft.store.base import Log, Ownership, Page, Query, Rejected
+from lineshaft.store.base import Log, Ownership, Page, Query, Rejected, Roster
 from tests.simulation.chance import Chance, Fault
 from tests.simulation.disk import Disk
 from tests.simulation.plan import UNSTORABLE
@@ -31,6 +31,7 @@ class Link:
     url = "memory://simulated"
     tier = "none"
     shards = 1
+    exclusive = True
 
     def __init__(
         self, disk: Disk, chance: Chance, record: Record, *, name: str, valid_for: int | None
@@ -113,13 +114,25 @@ class Link:
     async def log(self, shard: int, after: int, *, limit: int = 1000) -> Log:
         return await self._ask(lambda: self.disk.store.log(shard, after, limit=limit))
 
-    async def prune(self, shard: int, *, before: int, log_before: int, limit: int = 10_000) -> list[Census]:
+    async def prune(
+        self, ownership: Ownership, *, before: int, log_before: int, limit: int = 10_000
+    ) -> list[Census]:
         self.disk.checker.pruning(before)
         await self._travel()
-        if self._epoch != self.disk.checker.epoch:
-            raise Fenced("only the owner prunes, for it counts what is left")
         # Its answer is not lost here: what it removed would have to be counted again by a load.
-        return await self.disk.store.prune(shard, before=before, log_before=0, limit=limit)
+        return await self.disk.store.prune(ownership, before=before, log_before=0, limit=limit)
+
+    async def read_roster(self) -> Roster:
+        return await self._ask(self.disk.store.read_roster)
+
+    async def swap_roster(self, expected: int, data: bytes) -> Roster:
+        return await self._ask(lambda: self.disk.store.swap_roster(expected, data))
+
+    def congestion(self, shard: int) -> str | None:
+        return None
+
+    def gauges(self) -> dict[str, float]:
+        return {}
 
     # Committing.
 

@@ -146,13 +146,14 @@ class StoresAgree(RuleBasedStateMachine):
         self.run(self.store.open(address="a"))
         self.dirty = True
 
-    @rule(before=INSTANTS, log_before=INSTANTS, limit=st.integers(1, 3))
-    def prune(self, before: int, log_before: int, limit: int) -> None:
+    @rule(before=INSTANTS, log_before=INSTANTS, limit=st.integers(1, 3), stale=st.integers(0, 1))
+    def prune(self, before: int, log_before: int, limit: int, stale: int) -> None:
+        ownership = self.owners[max(0, len(self.owners) - 1 - stale)]
         removed = self.both(
-            lambda store: store.prune(SHARD, before=before, log_before=log_before, limit=limit),
+            lambda store: store.prune(ownership, before=before, log_before=log_before, limit=limit),
             key=sorted_census,
         )
-        assert sum(census.count for census in removed) <= limit
+        assert isinstance(removed, type) or sum(census.count for census in removed) <= limit
         self.dirty = True
 
     # -- what is read ----------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ async def test_a_generation_that_was_pruned_is_not_asked_any_more(
     monkeypatch.setattr(sqlite_idents, "GENERATION", 10)
     owner = await acquire(store)
     await owner.put(*(finished(row(seq), prune_at=seq) for seq in range(1, 25)))
-    await store.prune(SHARD, before=9, log_before=0)
+    await store.prune(owner.ownership, before=9, log_before=0)
     assert store._opened is not None
     assert len(store._opened.rules.generations.places(TENANT, "task-20")) == 2
     assert await found(store, "task-9", "task-10") == [None, 10]
@@ -104,7 +104,7 @@ async def test_specs_that_no_task_has_any_more_go_where_there_are_many(
 
     owner = await acquire(store)
     await owner.put(*(various(seq) for seq in range(10)), finished(row(10, priority=10), prune_at=1))
-    await store.prune(SHARD, before=1, log_before=0)
+    await store.prune(owner.ownership, before=1, log_before=0)
     await store.close()
     monkeypatch.setattr(sqlite_specs, "_MANY", 11)
     await store.open(address="again")

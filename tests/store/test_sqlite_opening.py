@@ -369,7 +369,7 @@ async def test_sizes_are_told(tmp_path: Path) -> None:
     usage = await store.usage()
     assert usage.log > 100_000
     assert usage.disk_free > 0
-    assert await store.prune(SHARD, before=2**60, log_before=0)
+    assert await store.prune(owner.ownership, before=2**60, log_before=0)
     assert (await store.usage()).unused > 0
     await store.close()
 

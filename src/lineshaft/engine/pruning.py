@@ -58,11 +58,11 @@ class Pruning:
         # What was done to a finished task before its time was up may not be durable yet.
         oldest = intake.journal.oldest
         before = min(now, now if oldest is None else oldest) - PRUNE_MARGIN
-        generation = intake.generation
-        while generation == intake.generation:
+        generation, ownership = intake.generation, runner.ownership
+        while generation == intake.generation and ownership is not None:
             try:
                 removed = await runner.store.prune(
-                    runner.shard_number, before=before, log_before=now - runner.limits.log_retention
+                    ownership, before=before, log_before=now - runner.limits.log_retention
                 )
             except Exception as error:
                 _LOG.warning("shard %d could not be pruned: %s", runner.shard_number, error)

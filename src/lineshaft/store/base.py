@@ -122,6 +122,16 @@ class Log(msgspec.Struct, frozen=True):
     earliest: int
 
 
+class Roster(msgspec.Struct, frozen=True):
+    """The one record by which coordinators agree who has which shard; `version` 0 before the first.
+
+    What is in it is the engine's; a store only swaps it.
+    """
+
+    version: int
+    data: bytes
+
+
 class Store(Protocol):
     """What a store must do. All methods but `open` and `close` may be called concurrently."""
 
@@ -131,6 +141,8 @@ class Store(Protocol):
     """What a 2xx survives: "none", "process crash", "power loss", "asynchronous replica"."""
     shards: int
     """Fixed when the store was made; known after `open`."""
+    exclusive: bool
+    """Whether this process alone has the store for as long as it is open; else coordinators share it."""
 
     async def open(self, *, address: str) -> None:
         """Open or create; `address` is told to whoever is refused later.
@@ -142,7 +154,10 @@ class Store(Protocol):
         """Close; idempotent. What was committed stays."""
 
     async def acquire(self, shard: int, owner: bytes) -> Ownership:
-        """Take the shard under a new epoch, larger than all before; all earlier ownerships are fenced."""
+        """Take the shard under a new epoch, larger than all before; all earlier ownerships are fenced.
+
+        The same owner may acquire again at once. That only the right one does is the engine's care.
+        """
 
     async def renew(self, ownership: Ownership) -> None:
         """Confirm the ownership. Raises `Fenced`."""
@@ -171,10 +186,29 @@ class Store(Protocol):
     async def log(self, shard: int, after: int, *, limit: int = 1000) -> Log:
         """Read commits with a position above `after`, at most `limit`."""
 
-    async def prune(self, shard: int, *, before: int, log_before: int, limit: int = 10_000) -> list[Census]:
+    async def prune(
+        self, ownership: Ownership, *, before: int, log_before: int, limit: int = 10_000
+    ) -> list[Census]:
         """Delete finished tasks with `prune_at <= before` (first those due first), results past their time,
         and the beginning of the log that is older than `log_before`.
 
         At most `limit` of each a call, so that commits are not held up; call again while tasks were removed.
-        A row whose result was deleted stays as it was written; its result reads as None.
+        A row whose result was deleted stays as it was written; its result reads as None. Raises `Fenced`,
+        for whoever prunes counts what is left.
         """
+
+    async def read_roster(self) -> Roster:
+        """Read the roster as of now: never an older one than somebody has been answered."""
+
+    async def swap_roster(self, expected: int, data: bytes) -> Roster:
+        """Replace the roster if its version is still `expected`; return what is there then.
+
+        It is ours where the version is `expected + 1` and the data are those given: give data that nobody
+        else would.
+        """
+
+    def congestion(self, shard: int) -> str | None:
+        """Say why nothing more should be accepted for now (it is answered 429); None where all is well."""
+
+    def gauges(self) -> dict[str, float]:
+        """Return what the store measures of itself, by the name of the metric without its prefix."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from lineshaft.core.batch import Batch, Blob, Census, Counters, Record, Snapshot
 from lineshaft.core.task import Task
 from lineshaft.errors import Fenced, Invalid, Unavailable
-from lineshaft.store.base import Log, LogRecord, Ownership, Page, Query
+from lineshaft.store.base import Log, LogRecord, Ownership, Page, Query, Roster
 from lineshaft.store.paging import page_of, parse_sort, read_cursor, sort_key, visible
 
 
@@ -22,9 +22,12 @@ class MemoryStore:
 
     tier = "none"
 
-    def __init__(self, *, shards: int = 1) -> None:
+    def __init__(self, *, shards: int = 1, exclusive: bool = True) -> None:
+        """`exclusive` is False where several engines of this process share the object."""
         self.url = "memory://"
         self.shards = shards
+        self.exclusive = exclusive
+        self._roster = Roster(0, b"")
         self._shards = [_ShardData() for _ in range(shards)]
         self._is_open = False
 
@@ -89,15 +92,36 @@ class MemoryStore:
         last = min(data.position, first + limit - 1)
         return Log([data.log[position] for position in range(first, last + 1)], data.earliest)
 
-    async def prune(self, shard: int, *, before: int, log_before: int, limit: int = 10_000) -> list[Census]:
-        data = self._data(shard)
+    async def prune(
+        self, ownership: Ownership, *, before: int, log_before: int, limit: int = 10_000
+    ) -> list[Census]:
+        data = self._owned(ownership)
         data.expire_results(before, limit)
         data.truncate_log(log_before, limit)
         return data.prune(before, limit)
 
-    def _data(self, shard: int) -> _ShardData:
+    async def read_roster(self) -> Roster:
+        self._require_open()
+        return self._roster
+
+    async def swap_roster(self, expected: int, data: bytes) -> Roster:
+        self._require_open()
+        if self._roster.version == expected:
+            self._roster = Roster(expected + 1, data)
+        return self._roster
+
+    def congestion(self, shard: int) -> str | None:
+        return None
+
+    def gauges(self) -> dict[str, float]:
+        return {}
+
+    def _require_open(self) -> None:
         if not self._is_open:
             raise Unavailable("the store is closed")
+
+    def _data(self, shard: int) -> _ShardData:
+        self._require_open()
         if not 0 <= shard < self.shards:
             raise Invalid(f"there is no shard {shard}, this store has {self.shards}", field="shard")
         return self._shards[shard]

@@ -20,8 +20,8 @@ import msgspec
 from lineshaft.core.batch import Batch, Blob, Census, Snapshot
 from lineshaft.core.task import State, Task
 from lineshaft.errors import Invalid, Unavailable
-from lineshaft.store import sqlite_read, sqlite_schema
-from lineshaft.store.base import Log, Ownership, Page, Query, StoreInUse, StoreUnusable
+from lineshaft.store import sqlite_read, sqlite_roster, sqlite_schema
+from lineshaft.store.base import Log, Ownership, Page, Query, Roster, StoreInUse, StoreUnusable
 from lineshaft.store.file_lock import FileLock
 from lineshaft.store.sqlite_checkpoints import Checkpoints
 from lineshaft.store.sqlite_errors import translated
@@ -71,6 +71,7 @@ class SQLiteStore:
         self.url = f"sqlite:///{os.fspath(path)}"
         self.tier = TIERS[self._synchronous]
         self.shards = 1
+        self.exclusive = True
         self._given = os.fspath(path)
         self._path = self._given
         self._place: tuple[int, int] | None = None
@@ -137,13 +138,26 @@ class SQLiteStore:
         self._check_shard(shard)
         return await self._look(lambda c: sqlite_read.log(c, after, limit))
 
-    async def prune(self, shard: int, *, before: int, log_before: int, limit: int = 10_000) -> list[Census]:
-        self._check_shard(shard)
-        await self._in_portions(limit, lambda c, rules, n: rules.expire_results(c, before, n))
-        await self._in_portions(limit, lambda c, rules, n: rules.truncate_log(c, log_before, n))
+    async def prune(
+        self, ownership: Ownership, *, before: int, log_before: int, limit: int = 10_000
+    ) -> list[Census]:
         removed: Counter[tuple[str, str, State]] = Counter()
-        await self._in_portions(limit, lambda c, rules, n: rules.prune(c, before, n, removed))
+        await self._in_portions(limit, ownership, lambda c, rules, n: rules.expire_results(c, before, n))
+        await self._in_portions(limit, ownership, lambda c, rules, n: rules.truncate_log(c, log_before, n))
+        await self._in_portions(limit, ownership, lambda c, rules, n: rules.prune(c, before, n, removed))
         return [Census(*key, count) for key, count in sorted(removed.items())]
+
+    async def read_roster(self) -> Roster:
+        return await self._look(sqlite_roster.read)
+
+    async def swap_roster(self, expected: int, data: bytes) -> Roster:
+        return await self._write(lambda c, _: sqlite_roster.swap(c, expected, data))
+
+    def congestion(self, shard: int) -> str | None:
+        return None
+
+    def gauges(self) -> dict[str, float]:
+        return {}
 
     async def backup(self, path: str | os.PathLike[str]) -> int:
         """Copy the store, as of now, to a new file while work goes on; return the copy's size in bytes."""
@@ -193,11 +207,19 @@ class SQLiteStore:
         with translated(self._path):
             return await self._ready().scanner.run(work)
 
-    async def _in_portions(self, limit: int, work: Callable[[Connection, Writer, int], int]) -> None:
+    async def _in_portions(
+        self, limit: int, ownership: Ownership, work: Callable[[Connection, Writer, int], int]
+    ) -> None:
         """Delete at most `limit` things in small transactions, until one finds less than it might."""
+
+        def delete(connection: Connection, rules: Writer, portion: int) -> int:
+            # Nobody can acquire it in between: this thread alone writes.
+            require_owned(connection, ownership)
+            return work(connection, rules, portion)
+
         while limit > 0:
             portion = min(limit, DELETED_AT_ONCE)
-            if await self._write(lambda c, rules, n=portion: work(c, rules, n)) < portion:  # type: ignore[misc]
+            if await self._write(lambda c, rules, n=portion: delete(c, rules, n)) < portion:  # type: ignore[misc]
                 return
             limit -= portion
 

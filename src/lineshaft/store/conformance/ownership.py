@@ -8,7 +8,7 @@ import pytest
 
 from lineshaft.core.batch import Counters
 from lineshaft.errors import Fenced, Invalid, Unavailable
-from lineshaft.store.base import Ownership, Query, Store
+from lineshaft.store.base import Ownership, Query, Roster, Store
 from lineshaft.store.conformance.harness import (
     SHARD,
     TENANT,
@@ -154,6 +154,36 @@ class OwnershipPromises(Promises):
         [seq] = [seq for seq, outcome in zip((1, 2), outcomes, strict=True) if outcome is None]
         assert sum(isinstance(outcome, Fenced) for outcome in outcomes) == 1
         assert [task.seq for task in (await owner.load()).tasks] == [seq]
+
+    @promise
+    async def test_the_roster_is_swapped_by_whoever_knows_what_is_there(self, store: Store) -> None:
+        assert await store.read_roster() == Roster(0, b"")
+        assert await store.swap_roster(0, b"\x00 first \xff") == Roster(1, b"\x00 first \xff")
+        assert await store.swap_roster(0, b"late") == Roster(1, b"\x00 first \xff")
+        assert await store.swap_roster(2, b"early") == Roster(1, b"\x00 first \xff")
+        assert await store.swap_roster(1, b"second") == Roster(2, b"second")
+        assert await store.read_roster() == Roster(2, b"second")
+
+    @promise
+    async def test_the_roster_stays_over_a_restart(self, store: Store) -> None:
+        await store.swap_roster(0, b"first")
+        store = await self.restart(store)
+        assert await store.read_roster() == Roster(1, b"first")
+
+    @promise
+    async def test_of_many_that_swap_the_roster_at_once_one_does(self, store: Store) -> None:
+        given = [b"%d" % number for number in range(8)]
+        for version in range(3):
+            answers = await asyncio.gather(*(store.swap_roster(version, data) for data in given))
+            present = await store.read_roster()
+            assert present.version == version + 1
+            assert present.data in given
+            assert all(answer == present for answer in answers)
+
+    @promise
+    async def test_a_store_says_how_it_fares(self, store: Store) -> None:
+        assert store.congestion(SHARD) is None
+        assert all(isinstance(value, float) for value in store.gauges().values())
 
     @promise
     async def test_a_closed_store_is_unavailable_and_may_be_closed_again(self, store: Store) -> None:

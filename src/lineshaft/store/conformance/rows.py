@@ -183,7 +183,7 @@ class RowPromises(Promises):
     async def test_a_row_that_was_lost_is_whole_again_when_it_is_written_again(self, store: Store) -> None:
         owner = await acquire(store)
         await owner.put(finished(row(1)), row(2))
-        await store.prune(SHARD, before=NOW + 1_000, log_before=0)
+        await store.prune(owner.ownership, before=NOW + 1_000, log_before=0)
         await owner.put(row(1), row(2))
         assert alike(await store.get(SHARD, [(TENANT, "task-1")]), [row(1)])
 
