@@ -41,6 +41,10 @@ class ScriptedStore(MemoryStore):
         self.refuse_get: Exception | None = None
         self.valid_for = valid_for
         self.released = self.closed = False
+        self.congested: str | None = None
+
+    def congestion(self, shard: int) -> str | None:
+        return self.congested
 
     def stall(self) -> None:
         self.gate.clear()

@@ -93,3 +93,16 @@ async def test_a_reply_that_is_not_durable_in_time_is_503_and_its_leases_are_rel
     [again, b] = (await w.claim(2)).tasks
     assert (again.id, again.attempt, again.run.lost_leases, b.id) == ("a", 1, 0, "b")
     assert w.metrics.given_up == 2
+
+
+@in_world()
+async def test_a_store_that_is_behind_refuses_new_tasks_and_nothing_else(w: World) -> None:
+    await w.enqueue("a")
+    w.store.congested = "the projection is behind"
+    with pytest.raises(Overloaded, match="the projection is behind") as caught:
+        await w.enqueue("b")
+    assert caught.value.retry_after
+    [task] = (await w.claim(1)).tasks
+    assert not isinstance((await w.complete(task)).items[0], LineshaftError)
+    w.store.congested = None
+    assert (await w.enqueue("b")).items[0].created

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from lineshaft.core.commands import (
     Command,
     Complete,
@@ -25,7 +27,9 @@ _BASE = 256
 class Admission:
     """Counts pending commands and bytes of one shard."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, congestion: Callable[[], str | None] = lambda: None) -> None:
+        """`congestion` tells why the store wants no more new work for now, None where it does."""
+        self._congestion = congestion
         share = 1.0 - limits.report_headroom
         self._room = (int(limits.pending_commands * share), int(limits.pending_bytes * share))
         self._room_of_reports = (limits.pending_commands, limits.pending_bytes)
@@ -35,6 +39,9 @@ class Admission:
 
     def refusal(self, handle: Handle, *, stalled: bool) -> Retryable | None:
         """Return the error to answer with, or None where there is room; one alone always has it."""
+        if type(handle.command) is Enqueue and (reason := self._congestion()) is not None:
+            self.refused += 1
+            return Overloaded(reason, retry_after=1.0)
         commands, size = self._room_of_reports if type(handle.command) is Report else self._room
         if self.commands == 0 or (self.commands < commands and self.bytes + handle.weight <= size):
             return None

@@ -46,13 +46,14 @@ class Intake:
         barrier: Barrier,
         look_ups: LookUps,
         wake: Callable[[], None],
+        congestion: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """`wake` is called whenever the runner may have something to do."""
+        """`wake` is called whenever the runner may have something to do; `congestion` see `Admission`."""
         self.limits = limits
         self.metrics = metrics
         self.barrier = barrier
         self.look_ups = look_ups
-        self.admission = Admission(limits)
+        self.admission = Admission(limits, congestion)
         self.shard: Shard | None = None
         self.exclusive = False
         """Commands wait: the shard is loading, or a rejected batch is being bisected."""

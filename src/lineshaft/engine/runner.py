@@ -76,6 +76,7 @@ class Runner:
             barrier=self.barrier,
             look_ups=self.look_ups,
             wake=self.wake,
+            congestion=lambda: store.congestion(shard),
         )
         self.cache = BlobCache(limits.cache_bytes // max(1, store.shards))
         self.changes = Changes()

@@ -63,6 +63,7 @@ def render(
     uptime: float,
     pending_bytes: int,
     shards: Iterable[ShardMetrics],
+    gauges: Mapping[str, float],
 ) -> str:
     """Return the metrics of one tenant and of the process."""
     page = _Page()
@@ -94,6 +95,8 @@ def render(
         ("position", stats.position, "The last commit."),
     ):
         page.family(f"lineshaft_{name}", "gauge", about, [({}, value)])
+    for name, measured in sorted(gauges.items()):
+        page.family(f"lineshaft_store_{name}", "gauge", "Measured by the store itself.", [({}, measured)])
     _queues(page, list(queues))
     _shards(page, list(shards))
     return page.text()

@@ -173,6 +173,7 @@ class OperationCalls(Calling):
             uptime=(self.now() - self.started_at) / 1000,
             pending_bytes=self.engine.pending_bytes,
             shards=self.engine.metrics(),
+            gauges=self.engine.store.gauges(),
         )
 
     async def openapi(self, identity: Identity) -> dict[str, object]:
