@@ -11,6 +11,8 @@ from importlib.util import find_spec
 import hypothesis
 import pytest
 
+from tests.servers.fixtures import *  # noqa: F403  # the servers that a run shares; started when first asked for
+
 # Its asserts must tell what they saw. Here, since other tests than those of stores may import it first.
 pytest.register_assert_rewrite("lineshaft.store.conformance")
 
