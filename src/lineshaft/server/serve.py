@@ -47,7 +47,7 @@ class InsecureListen(Invalid):
 class Coordinator:
     """A coordinator that serves. `url` is where; `engine` and `calls` are for whoever shares the process."""
 
-    def __init__(self, url: str, engine: Engine, calls: Calls, server: _Server) -> None:
+    def __init__(self, url: str, engine: Engine, calls: Calls, server: Server) -> None:
         self.url = url
         self.engine = engine
         self.calls = calls
@@ -115,7 +115,7 @@ async def running(
             calls = Calls(engine, keys, max_payload=settings.limits.payload, address=url)
             hosts = AllowedHosts(host, settings.allowed_hosts)
             application = Application(calls, keys, hosts=hosts, limits=settings.limits)
-            server = _Server(_config(application, settings), application)
+            server = Server(configuration(application, settings), application)
             serving = asyncio.create_task(server.serve(sockets=[listening]))
             try:
                 await server.ready(serving)
@@ -125,10 +125,11 @@ async def running(
                 await serving
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """Uvicorn's server, which leaves signals to us and sends away whoever waits before it shuts down."""
 
     def __init__(self, config: uvicorn.Config, application: Application) -> None:
+        """`config` is what `configuration` gives."""
         self._leaving = asyncio.Event()
         super().__init__(config)
         self._application = application
@@ -171,7 +172,8 @@ class _Server(uvicorn.Server):
             self.finished.set()
 
 
-def _config(application: Application, settings: ServerSettings) -> uvicorn.Config:
+def configuration(application: Application, settings: ServerSettings) -> uvicorn.Config:
+    """Return how uvicorn serves an application; `settings.listen` is not looked at."""
     files = _file_limit()
     backlog = min(_BACKLOG, max(4, files // 16))
     limits = settings.limits
