@@ -9,8 +9,16 @@ import pytest
 from tests import servers
 
 __all__ = [
-    *("opensearch_server", "elasticsearch_server", "postgres_server", "valkey_server", "redis_server"),
-    *("opensearch_url", "elasticsearch_url", "postgres_url", "valkey_url", "redis_url"),
+    "elasticsearch_server",
+    "elasticsearch_url",
+    "opensearch_server",
+    "opensearch_url",
+    "postgres_server",
+    "postgres_url",
+    "redis_server",
+    "redis_url",
+    "valkey_server",
+    "valkey_url",
 ]
 
 

@@ -55,6 +55,8 @@ def keep(owner_pid: int, folder: Path, uid: int, command: list[str], told: int) 
             end(psutil.Process(server.pid))
             server.wait()
             shutil.rmtree(folder, ignore_errors=True)
+            if not any(path.is_dir() for path in folder.parent.iterdir()):
+                shutil.rmtree(folder.parent, ignore_errors=True)  # the run's; no other server is left in it
             return
         time.sleep(CHECK)
 

@@ -6,6 +6,7 @@ its root: when that ends, the keeper of each server ends the server (see `keeper
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import json
@@ -48,6 +49,8 @@ def folder() -> Path:
     """Return the folder of this run; others may enter it, since some servers refuse to run as root."""
     root = psutil.Process(owner())
     path = Path(tempfile.gettempdir()) / f"lineshaft-run-{root.pid}-{int(root.create_time())}"
+    if not path.exists() and root.pid == os.getpid():
+        atexit.register(shutil.rmtree, path, ignore_errors=True)
     path.mkdir(mode=0o755, exist_ok=True)
     return path
 
