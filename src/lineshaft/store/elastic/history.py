@@ -21,7 +21,6 @@ import msgspec
 
 from lineshaft.core.batch import Batch
 from lineshaft.errors import LineshaftError, Unavailable
-from lineshaft.store.base import Rejected
 from lineshaft.store.elastic.client import Client
 from lineshaft.store.elastic.history_events import Event, events_of, namespace_of
 from lineshaft.store.elastic.names import month_of
@@ -132,18 +131,17 @@ class History:
         body: dict[str, Any] = {
             "index_patterns": [self.names.pattern],
             "priority": 300,  # above the cluster's own `logs-*-*`
-            "data_stream": {},
             "template": {"settings": {"index": fixed | (settings or {})}, "mappings": mapping()},
             "_meta": {"managed_by": "lineshaft"},
         }
-        target = f"/_index_template/{self.names.template}"
-        try:
-            await self._client.do("PUT", target, body)
-            self.has_streams = True
-        except Rejected:
-            del body["data_stream"]
-            await self._client.do("PUT", target, body)
-            self.has_streams = False
+        # Where there is nobody to ask about streams, a template may still make them: nobody could delete one.
+        asked = await self._client.send("GET", f"/_data_stream/{self.names.pattern}")
+        if asked.status in (401, 403, 429, 502, 503, 504):
+            raise refusal(asked.status, asked.body, self.names.pattern)
+        self.has_streams = asked.status in (200, 404)
+        if self.has_streams:
+            body["data_stream"] = {}
+        await self._client.do("PUT", f"/_index_template/{self.names.template}", body)
 
     def add(self, shard: int, batch: Batch, *, again: bool = False) -> None:
         """Take in a batch that is durable; `again` where it comes from a replay and may have been written."""
@@ -284,7 +282,7 @@ class _Hits(msgspec.Struct):
 
 
 class _Found(msgspec.Struct):
-    hits: _Hits = _Hits()
+    hits: _Hits = msgspec.field(default_factory=_Hits)
 
 
 _decode_bulk = msgspec.json.Decoder(_Bulk).decode

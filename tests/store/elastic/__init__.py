@@ -1,0 +1,3 @@
+"""The store on Elasticsearch and OpenSearch, against real nodes."""
+
+from __future__ import annotations
