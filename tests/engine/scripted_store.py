@@ -6,12 +6,10 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
-import msgspec
-
 from lineshaft.core.batch import Batch, Blob, Census, Snapshot
 from lineshaft.core.task import Task
 from lineshaft.errors import Fenced, Unavailable
-from lineshaft.store.base import Ownership, Rejected
+from lineshaft.store.base import Ownership, Rejected, Roster
 from lineshaft.store.memory import MemoryStore
 
 POISON = b"poison"
@@ -20,8 +18,8 @@ POISON = b"poison"
 class ScriptedStore(MemoryStore):
     """A memory store with a script for commits, and gates before commits, look-ups and reads."""
 
-    def __init__(self, *, shards: int = 1, valid_for: int | None = None) -> None:
-        super().__init__(shards=shards)
+    def __init__(self, *, shards: int = 1, exclusive: bool = True) -> None:
+        super().__init__(shards=shards, exclusive=exclusive)
         self.script: deque[str] = deque()
         """What becomes of the next commits: "ok", "unapplied", "applied", "crashed", "fence"."""
         self.commits: list[Batch] = []
@@ -30,16 +28,15 @@ class ScriptedStore(MemoryStore):
         self.look_up_gate = asyncio.Event()
         self.read_gate = asyncio.Event()
         self.load_gate = asyncio.Event()
-        self.renew_gate = asyncio.Event()
-        for gate in (self.gate, self.look_up_gate, self.read_gate, self.load_gate, self.renew_gate):
+        self.swap_gate = asyncio.Event()
+        for gate in (self.gate, self.look_up_gate, self.read_gate, self.load_gate, self.swap_gate):
             gate.set()
         self.look_ups: list[list[tuple[str, str]]] = []
         self.reads: list[list[tuple[Blob, int]]] = []
         self.pruned_before: list[int] = []
-        self.acquired = self.renewed = self.loaded = 0
+        self.acquired = self.swapped = self.loaded = 0
         self.refuse_acquire: Exception | None = None
         self.refuse_get: Exception | None = None
-        self.valid_for = valid_for
         self.released = self.closed = False
         self.congested: str | None = None
 
@@ -56,12 +53,12 @@ class ScriptedStore(MemoryStore):
         self.acquired += 1
         if self.refuse_acquire is not None:
             raise self.refuse_acquire
-        return msgspec.structs.replace(await super().acquire(shard, owner), valid_for=self.valid_for)
+        return await super().acquire(shard, owner)
 
-    async def renew(self, ownership: Ownership) -> None:
-        self.renewed += 1
-        await self.renew_gate.wait()
-        await super().renew(ownership)
+    async def swap_roster(self, expected: int, data: bytes) -> Roster:
+        self.swapped += 1
+        await self.swap_gate.wait()
+        return await super().swap_roster(expected, data)
 
     async def load(self, ownership: Ownership) -> Snapshot:
         self.loaded += 1

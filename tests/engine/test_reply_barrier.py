@@ -7,9 +7,13 @@ import asyncio
 import pytest
 
 from lineshaft.core.commands import Cancel, Drain, Enqueue, NewTask
+from lineshaft.engine import Limits
+from lineshaft.engine.cluster.roster import decode, encode, remove
 from lineshaft.errors import Conflict, LeaseLost, NotFound, Unavailable
 from tests.engine.scripted_store import ScriptedStore
 from tests.engine.world import SPEC, T, World, in_world, virtual, world
+
+LEASED = Limits(ownership_lease=9_000)
 
 
 @in_world
@@ -117,55 +121,77 @@ async def test_a_directive_is_told_when_its_cause_is_durable(w: World) -> None:
 
 
 @virtual
-async def test_a_reply_waits_until_an_ownership_that_ran_out_is_confirmed() -> None:
-    store = ScriptedStore(valid_for=9_000)
-    async with world(store) as w:
+async def test_a_reply_waits_until_a_tenure_that_ran_out_is_confirmed() -> None:
+    store = ScriptedStore(exclusive=False)
+    async with world(store, limits=LEASED) as w:
         await w.enqueue("a")
-        w.engine.runners[0]._renewals._timer.cancel()  # as if the process had been frozen
+        store.swap_gate.clear()  # as if the roster could not be reached
         await w.pass_time(10)
-        before = store.renewed
         read = w.get("a")
+        await w.pass_time(1)
         assert not read.done()
+        store.swap_gate.set()
         assert (await read).task.id == "a"
-        assert store.renewed == before + 1
 
 
 @virtual
-async def test_a_commit_that_took_longer_than_the_ownership_confirms_only_what_was_computed_before() -> None:
-    store = ScriptedStore(valid_for=3_000)
-    async with world(store) as w:
-        store.renew_gate.clear()
+async def test_a_reply_that_waits_for_the_tenure_has_a_beat_made_at_once() -> None:
+    store = ScriptedStore(exclusive=False)
+    async with world(store, limits=LEASED) as w:
+        await w.enqueue("a")
+        w.engine.membership.until = 0.0  # as if this process had stood still
+        before = store.swapped
+        read = w.get("a")
+        assert not read.done()
+        await w.settle()
+        assert (await read).task.id == "a"
+        assert store.swapped == before + 1
+
+
+@virtual
+async def test_a_commit_that_took_longer_than_the_tenure_confirms_only_what_was_computed_before() -> None:
+    store = ScriptedStore(exclusive=False)
+    async with world(store, limits=LEASED) as w:
+        store.swap_gate.clear()
         store.stall()
         enqueued = w.enqueue("a")
         await w.settle()
         read = w.get("a")  # computed after the commit was sent: a successor may have come since
-        await w.pass_time(5)
+        await w.pass_time(6)
         store.go_on()
         await w.settle()
         assert enqueued.done() and not read.done()
-        store.renew_gate.set()
+        store.swap_gate.set()
         assert (await read).task.id == "a"
 
 
 @virtual
-async def test_an_ownership_is_kept_alive_while_nothing_happens() -> None:
-    store = ScriptedStore(valid_for=9_000)
-    async with world(store) as w:
+async def test_a_tenure_is_kept_alive_by_a_beat_and_no_more_while_nothing_happens() -> None:
+    store = ScriptedStore(exclusive=False)
+    async with world(store, limits=LEASED) as w:
         await w.enqueue("a")
+        before = store.swapped
         for _ in range(10):
-            await w.pass_time(5)
+            await w.pass_time(4.5)
             assert w.get("a").done()
-        assert 10 <= store.renewed <= 20
+        assert store.swapped - before == 25  # one in a fifth of the lease
 
 
 @virtual
-async def test_a_renewal_that_is_fenced_ends_the_shards_life() -> None:
-    store = ScriptedStore(valid_for=9_000)
-    async with world(store) as w:
+async def test_a_coordinator_that_was_taken_for_dead_answers_nothing_more_from_memory() -> None:
+    store = ScriptedStore(exclusive=False)
+    async with world(store, limits=LEASED) as w:
         await w.enqueue("a")
-        await store.acquire(0, b"another")
-        await w.pass_time(4)
-        assert w.metrics.fences == 1 and w.shard_health.state == "serving"
+        me = w.engine.membership.id
+        there = await store.read_roster()
+        roster = decode(there.data, shards=1)
+        await store.swap_roster(there.version, encode(remove(roster, [me])))
+        w.engine.membership.until = 0.0
+        read = w.get("a")
+        with pytest.raises(Unavailable, match="repeat"):
+            await read
+        await w.pass_time(1)
+        assert w.engine.membership.id != me and w.engine.membership.counts.evicted == 1
         assert (await w.get("a")).task.id == "a"
 
 

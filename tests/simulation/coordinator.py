@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
+
 from lineshaft.engine.clock import LoopClock
 from lineshaft.engine.engine import Engine
 from lineshaft.engine.limits import Limits
-from lineshaft.errors import LineshaftError
+from lineshaft.errors import LineshaftError, NotOwner
 from tests.simulation.chance import Chance
 from tests.simulation.disk import Disk
 from tests.simulation.life import Life
@@ -47,7 +49,7 @@ class Coordinator:
         while True:
             self.lives += 1
             name = f"coordinator {self.lives}"
-            link = Link(self.disk, self._chance, self._record, name=name, valid_for=self._plan.valid_for)
+            link = Link(self.disk, self._chance, self._record, name=name, shared=self._plan.lease is not None)
             life = Life(self.lives, link, died=self._died)
             self._record.say(name, "starts")
             try:
@@ -63,11 +65,11 @@ class Coordinator:
 
     def _engine(self, link: Link) -> Engine:
         nonces = self._chance.random(f"nonces {self.lives}")
+        limits = SMALL if self._plan.small_memory else Limits()
+        if self._plan.lease is not None:
+            limits = msgspec.structs.replace(limits, ownership_lease=self._plan.lease)
         return Engine(
-            link,
-            clock=self.clock,
-            nonces=lambda: nonces.randbytes(16),
-            limits=SMALL if self._plan.small_memory else Limits(),
+            link, clock=self.clock, nonces=lambda: nonces.randbytes(16), limits=limits, address=link.name
         )
 
     @property
@@ -86,7 +88,10 @@ class Coordinator:
         life = self._life
         if life is None or life.engine is None or life.frozen:
             return self.clock.now()
-        return life.context.run(life.engine.now, tenant)
+        try:
+            return life.context.run(life.engine.now, tenant)
+        except NotOwner:
+            return self.clock.now()
 
     # Mishaps.
 
@@ -164,7 +169,7 @@ class Coordinator:
         self._record.say(f"coordinator {life.number}", f"is frozen for {seconds:g} s")
         life.freeze()
         began, epoch = loop.time(), self.disk.checker.epoch
-        if self._plan.valid_for is not None and seconds >= 2:
+        if self._plan.lease is not None and seconds >= 2:
             self._record.tally["coordinator: taken over from while frozen"] += 1
             self._end_cut_off()
             self._cut_off, self._life = life, None

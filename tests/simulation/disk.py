@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import msgspec
@@ -16,15 +15,12 @@ from tests.simulation.checker import Checker
 
 
 class Disk:
-    """Commits at the truth, has each commit judged, and knows who owns the shard."""
+    """Commits at the truth, and has each commit judged."""
 
     def __init__(self, checker: Checker) -> None:
-        self.store = MemoryStore()
+        self.store = MemoryStore(exclusive=False)
         self.checker = checker
         self.position = 0
-        self.owner = b""
-        self.owned_until = 0.0
-        """Until then nobody else may acquire the shard (seconds of the loop)."""
         self._attempted: dict[tuple[int, int, bytes], bytes] = {}
 
     async def apply(self, ownership: Ownership, batch: Batch) -> None:
@@ -38,12 +34,6 @@ class Disk:
         if batch.position == self.position + 1:
             self.position = batch.position
             self.checker.committed(ownership, batch)
-
-    def lease(self, epoch: int, valid_for: int | None) -> None:
-        """Give the present owner of that epoch the shard for a while from now."""
-        if valid_for is not None and epoch == self.checker.epoch:
-            now = asyncio.get_running_loop().time()
-            self.owned_until = max(self.owned_until, now + valid_for / 1000)
 
     def _same_batch_again(self, ownership: Ownership, batch: Batch) -> None:
         key = (ownership.epoch, batch.position, batch.nonce)

@@ -76,7 +76,7 @@ def draw(seed: int) -> Plan:
     faults = {kind: 0.0 if random.random() < 0.25 else odds * weight for kind, odds in WORST.items()}
     tenants = ("acme", "globex")[: random.choice([1, 2, 2])]
     trouble = random.choice([30.0, 60.0, 120.0])
-    valid_for = random.choice([None, None, 200, 3 * SECOND])
+    lease = random.choice([None, None, 350, 5 * SECOND])
     peaceful = not weight
     return Plan(
         seed=seed,
@@ -84,11 +84,11 @@ def draw(seed: int) -> Plan:
         tenants=tenants,
         clients=_clients(random, tenants, trouble, faults["unstorable"]),
         workers=_workers(random, tenants),
-        mishaps=() if peaceful else _mishaps(random, trouble, leased=valid_for is not None),
+        mishaps=() if peaceful else _mishaps(random, trouble, leased=lease is not None),
         jumps=() if peaceful else _jumps(random, trouble),
         pauses=tuple(pause for tenant in tenants for pause in _pauses(random, tenant, trouble)),
         trouble=trouble,
-        valid_for=valid_for,
+        lease=lease,
         small_memory=random.random() < 0.5,
     )
 

@@ -16,7 +16,7 @@ from lineshaft.core.replies import Found
 from lineshaft.core.task import State
 from lineshaft.engine.engine import Engine
 from lineshaft.engine.handle import Handle
-from lineshaft.errors import LineshaftError, Retryable
+from lineshaft.errors import LineshaftError, NotOwner, Retryable
 from tests.simulation.chance import Chance
 from tests.simulation.coordinator import Coordinator
 from tests.simulation.life import Life
@@ -170,6 +170,8 @@ class Line:
         refusal = handle.exception()
         if refusal is None:
             return handle.result()
+        if isinstance(refusal, NotOwner):
+            raise NoAnswer("the shard is another's")
         if not isinstance(refusal, LineshaftError):
             self.disk.checker.violated(f"{handle.command} was answered with {refusal!r}")
             raise refusal
@@ -205,7 +207,7 @@ class Line:
                 continue
             try:
                 return await self._read_once(life, life.engine, ask)
-            except (NoAnswer, Retryable):
+            except (NoAnswer, NotOwner, Retryable):
                 await asyncio.sleep(0.1)
 
     async def _read_once(self, life: Life, engine: Engine, ask: Any) -> Any:

@@ -11,11 +11,9 @@ import contextvars
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TypeVar
 
-import msgspec
-
 from lineshaft.core.batch import Batch, Blob, Census, Snapshot
 from lineshaft.core.task import Task
-from lineshaft.errors import Fenced, LineshaftError, Unavailable
+from lineshaft.errors import LineshaftError, Unavailable
 from lineshaft.store.base import Log, Ownership, Page, Query, Rejected, Roster
 from tests.simulation.chance import Chance, Fault
 from tests.simulation.disk import Disk
@@ -31,23 +29,20 @@ class Link:
     url = "memory://simulated"
     tier = "none"
     shards = 1
-    exclusive = True
 
-    def __init__(
-        self, disk: Disk, chance: Chance, record: Record, *, name: str, valid_for: int | None
-    ) -> None:
+    def __init__(self, disk: Disk, chance: Chance, record: Record, *, name: str, shared: bool) -> None:
+        """`shared`: several coordinators may be at the store, and agree by its roster."""
         self.disk = disk
+        self.exclusive = not shared
         self.cut_off_until = 0.0
         """Until then nothing goes through."""
         self.cut = False
         """The coordinator has crashed: nothing it asks for is answered any more."""
         self.committing = False
-        self._name = name
+        self.name = name
         self._chance = chance
         self._record = record
         self._delays = chance.random(f"delays of {name}")
-        self._valid_for = valid_for
-        self._epoch = 0
         self._sending = ((0, 0), 0.0)
         """The epoch and position that are being committed, and since when."""
         self._late: set[asyncio.Task[None]] = set()
@@ -62,33 +57,21 @@ class Link:
 
     async def acquire(self, shard: int, owner: bytes) -> Ownership:
         async def acquire() -> Ownership:
-            disk = self.disk
-            if owner != disk.owner and self._now() < disk.owned_until:
-                raise Unavailable("somebody else owns the shard")
-            disk.owner = owner
-            ownership = await disk.store.acquire(shard, owner)
-            disk.checker.acquired(ownership)
-            self._record.say(self._name, f"takes the shard over, under epoch {ownership.epoch}")
-            disk.lease(ownership.epoch, self._valid_for)
-            return msgspec.structs.replace(ownership, valid_for=self._valid_for)
+            ownership = await self.disk.store.acquire(shard, owner)
+            self.disk.checker.acquired(ownership)
+            self._record.say(self.name, f"takes the shard over, under epoch {ownership.epoch}")
+            return ownership
 
-        ownership = await self._ask(acquire)
-        self._epoch = ownership.epoch
-        return ownership
+        return await self._ask(acquire)
 
     async def renew(self, ownership: Ownership) -> None:
-        async def renew() -> None:
-            await self.disk.store.renew(ownership)
-            self.disk.lease(ownership.epoch, self._valid_for)
-
-        await self._ask(renew)
+        await self._ask(lambda: self.disk.store.renew(ownership))
 
     async def release(self, ownership: Ownership) -> None:
         async def release() -> None:
             await self.disk.store.release(ownership)
             if ownership.epoch == self.disk.checker.epoch:
                 self.disk.checker.released()
-                self.disk.owned_until = 0.0
 
         await self._ask(release)
 
@@ -151,7 +134,7 @@ class Link:
     async def _commit(self, ownership: Ownership, batch: Batch) -> None:
         fault = self._chance.draw("commits", "refused", "stall", "answer_lost", "timed_out", "fence")
         kind = None if fault is None else fault.kind
-        self._record.commit(self._name, ownership, batch, kind)
+        self._record.commit(self.name, ownership, batch, kind)
         await self._travel()
         if fault is not None:
             await self._before(ownership, batch, fault)
@@ -170,7 +153,6 @@ class Link:
             case "stall":
                 await self._sleep(random.uniform(0.5, 20))
             case "fence":
-                await self._sleep(max(0.0, self.disk.owned_until - self._now()))
                 stranger = await self.disk.store.acquire(ownership.shard, b"a stranger")
                 self.disk.checker.acquired(stranger)
                 self._record.say("a stranger", f"takes the shard over, under epoch {stranger.epoch}")
@@ -190,7 +172,6 @@ class Link:
             self._record.tally["store: rejected for good"] += 1
             raise Rejected("a value that the store cannot hold")
         await self.disk.apply(ownership, batch)
-        self.disk.lease(ownership.epoch, self._valid_for)
 
     async def _apply_late(self, ownership: Ownership, batch: Batch, *, delay: float) -> None:
         try:

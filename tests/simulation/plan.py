@@ -105,8 +105,8 @@ class Plan:
     pauses: tuple[Pause, ...]
     trouble: float
     """Seconds for which all this lasts."""
-    valid_for: int | None
-    """For how long (ms) ownership of the shard is leased; None where the store is exclusive."""
+    lease: int | None
+    """For how long (ms) coordinators wait for each other; None where the store is exclusive."""
     small_memory: bool
     """Whether the coordinator remembers hardly any finished task and admits little at a time."""
     only: frozenset[str] | None = field(default=None, repr=False)

@@ -137,5 +137,5 @@ def resting(life: Life) -> Runner | None:
     """Return the engine's runner if it has nothing to do and nothing to settle; then memory is the truth."""
     if life.engine is None or not life.engine.runners:
         return None
-    [runner] = life.engine.runners
+    [runner] = life.engine.runners.values()
     return runner if runner.resting else None

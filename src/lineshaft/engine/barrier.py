@@ -2,9 +2,9 @@
 computed.
 
 Memory runs ahead of the store, so a reply (a read, a refusal, an error too) waits for the commit of the
-position that it observed. A commit confirms the ownership for what was computed before it was sent; what
-was computed since needs an ownership that is still valid on the monotonic clock, or a renewal. Positions
-observed never fall, so replies leave in the order in which they were computed.
+position that it observed. A commit confirms the ownership for what was computed before it was sent, and so
+does a beat of the membership; what was computed since needs a tenure that lasts on the monotonic clock.
+Positions observed never fall, so replies leave in the order in which they were computed.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ from collections.abc import Callable
 from typing import Any
 
 from lineshaft.core.replies import Directive
+from lineshaft.engine.cluster.tenure import Tenure
 from lineshaft.engine.handle import Handle
 
 
 class Barrier:
     """Replies that may not be shown yet."""
 
-    def __init__(self, monotonic: Callable[[], float], tell: Callable[[list[Directive]], None]) -> None:
+    def __init__(
+        self, monotonic: Callable[[], float], tell: Callable[[list[Directive]], None], tenure: Tenure
+    ) -> None:
         self.durable = 0
         """The position of the last commit that is known to be durable."""
         self._monotonic = monotonic
@@ -29,7 +32,7 @@ class Barrier:
         self._held: deque[tuple[int, int, Handle | None, Any]] = deque()
         self._count = 0
         self._confirmed_count = 0
-        self._valid_until = math.inf
+        self._tenure = tenure
 
     def __len__(self) -> int:
         return len(self._held)
@@ -50,14 +53,15 @@ class Barrier:
         return bool(self._held) and self._held[0][0] <= self.durable
 
     @property
-    def valid_for(self) -> float:
-        """Return for how many seconds the ownership is certain without asking; infinite where exclusive."""
-        return self._valid_until - self._monotonic() if self._valid_until != math.inf else math.inf
+    def valid(self) -> bool:
+        """Tell whether the ownership is certain without asking."""
+        until = self._tenure.until
+        return until == math.inf or until > self._monotonic()
 
     def hold(self, position: int, handle: Handle, answer: Any) -> bool:
         """Take an answer that observed a position; return whether it could be shown at once."""
         handle.answer = answer
-        if position <= self.durable and not self._held and self.valid_for > 0:
+        if position <= self.durable and not self._held and self.valid:
             handle.settle(answer)
             return True
         self._count += 1
@@ -72,17 +76,14 @@ class Barrier:
         self._count += 1
         self._held.append((position, self._count, None, directives))
 
-    def confirm(self, valid_until: float, mark: int) -> None:
-        """The store has confirmed the ownership: until an instant, and for all that was computed before
-        `mark`.
-        """
-        self._valid_until = valid_until
+    def confirm(self, mark: int) -> None:
+        """The ownership was confirmed after the mark was taken: for all that was computed before."""
         self._confirmed_count = max(self._confirmed_count, mark)
 
     def release(self) -> None:
         """Show what may be shown."""
         held, durable = self._held, self.durable
-        valid = self.valid_for > 0
+        valid = self.valid
         while held and held[0][0] <= durable and (valid or held[0][1] <= self._confirmed_count):
             _, _, handle, answer = held.popleft()
             if handle is None:

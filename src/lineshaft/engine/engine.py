@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import zlib
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TypeVar
@@ -21,13 +20,17 @@ from lineshaft.engine.admission import weigh
 from lineshaft.engine.answers import unreadable
 from lineshaft.engine.blob_cache import BlobReader
 from lineshaft.engine.clock import Clock, SystemClock
+from lineshaft.engine.cluster.holdings import Holdings
+from lineshaft.engine.cluster.membership import Membership
+from lineshaft.engine.cluster.tenure import Tenure
 from lineshaft.engine.handle import Handle
-from lineshaft.engine.health import Health
+from lineshaft.engine.health import ClusterHealth, Health, cluster_health
 from lineshaft.engine.limits import Limits
 from lineshaft.engine.metrics import Metrics
 from lineshaft.engine.runner import Runner
-from lineshaft.errors import Invalid
+from lineshaft.errors import Invalid, LineshaftError, NotOwner, Unavailable
 from lineshaft.store.base import Log, LogRecord, Page, Query, Store
+from lineshaft.values.partitions import shard_of
 
 Result = TypeVar("Result")
 
@@ -37,9 +40,10 @@ _LOG = logging.getLogger("lineshaft.engine")
 class Engine:
     """Runs the shards of a store in the running event loop; use it as `async with Engine(store) as engine`.
 
-    Entering opens the store, takes over and loads every shard, and raises what the store raises where
-    that fails (`StoreInUse`, `SchemaTooNew`, `StoreCorrupt`, `StoreUnusable`). Leaving answers everybody
-    and closes the store.
+    Entering opens the store, takes over and loads its shards, and raises what the store raises where that
+    fails (`StoreInUse`, `SchemaTooNew`, `StoreCorrupt`, `StoreUnusable`). Leaving answers everybody and
+    closes the store. Of an exclusive store all shards are ours; of another those that the coordinators'
+    roster gives us (`cluster`), and what is asked of the rest is `NotOwner`.
     """
 
     def __init__(
@@ -50,37 +54,66 @@ class Engine:
         limits: Limits | None = None,
         address: str = "",
         nonces: Callable[[], bytes] | None = None,
+        version: str = "",
         tune_gc: bool = False,
     ) -> None:
-        """`address` is told to whoever is refused the store; `nonces` gives 16 random bytes at each call;
-        `tune_gc` keeps what was loaded from the cyclic collector (for a process that does nothing else)."""
+        """`address` is where other coordinators reach this one, and is told to whoever is refused the store;
+        `nonces` gives 16 random bytes at each call; `version` is shown to people; `tune_gc` keeps what was
+        loaded from the cyclic collector (for a process that does nothing else)."""
         self.store = store
         self.clock: Clock = SystemClock() if clock is None else clock
         self.limits = Limits() if limits is None else limits
         self.address = address
         self._nonces = nonces or (lambda: secrets.token_bytes(16))
         self._tune_gc = tune_gc
-        self._owner = b""
         self._loop: asyncio.AbstractEventLoop
-        self.runners: list[Runner] = []
-        """The lives of the shards, by number; for those who watch them, such as the tests."""
-        self._readers: list[BlobReader] = []
+        self._shards = 0
+        self.runners: dict[int, Runner] = {}
+        """The lives of our shards, by number; for those who watch them, such as the tests."""
+        self.holdings = Holdings(self.runners, self._runner)
+        """Keeps the shards that we have in step with the roster of coordinators."""
+        self.membership: Membership | None = None
+        """Our part in that roster; None where the store is ours alone."""
+        self._version = version
+        self._tenure = Tenure()
+        self._readers: dict[int, BlobReader] = {}
         self._listeners: list[tuple[Callable[[Directive], bool], Callable[[Directive], None]]] = []
 
     async def __aenter__(self) -> Engine:
         self._loop = asyncio.get_running_loop()
         await self.store.open(address=self.address)
-        self._owner = self._nonces()
+        self._shards = self.store.shards
+        self._readers = {shard: BlobReader(self.store, shard) for shard in range(self._shards)}
         try:
-            for shard in range(self.store.shards):
-                runner = self._runner(shard)
-                await runner.start()
-                self.runners.append(runner)
-                self._readers.append(BlobReader(self.store, shard))
+            if self.store.exclusive:
+                await self._have_all()
+            else:
+                await self._take_part()
         except BaseException:
             await self.close()
             raise
         return self
+
+    async def _have_all(self) -> None:
+        owner = self._nonces()
+        for shard in range(self._shards):
+            runner = self._runner(shard, owner)
+            await runner.start()
+            self.runners[shard] = runner
+
+    async def _take_part(self) -> None:
+        self._tenure = self.membership = self.holdings.membership = Membership(
+            self.store,
+            self.holdings,
+            clock=self.clock,
+            limits=self.limits,
+            nonces=self._nonces,
+            address=self.address,
+            version=self._version,
+        )
+        await self.membership.join()
+        self.membership.begin()
+        await self.holdings.open()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -91,18 +124,31 @@ class Engine:
         """Refuse what comes, flush, answer parked requests, give the shards back, close the store;
         idempotent.
         """
-        await asyncio.gather(*(runner.stop() for runner in self.runners if runner.state != "closed"))
-        await asyncio.gather(*(reader.stop() for reader in self._readers))
+        await self.holdings.close()
+        await asyncio.gather(*(runner.stop() for runner in self.runners.values() if runner.state != "closed"))
+        await asyncio.gather(*(reader.stop() for reader in self._readers.values()))
+        membership, self.membership = self.membership, None
+        if membership is not None:
+            await membership.leave()
         await self.store.close()
 
-    def _runner(self, shard: int) -> Runner:
+    async def hand_over(self) -> None:
+        """Give our shards to the coordinators that stay, and take no more; `close` is to follow.
+
+        Whoever waits is answered: claims with nothing, waits for an end with the state as it is.
+        """
+        if self.membership is not None:
+            await self.holdings.give_all_away()
+
+    def _runner(self, shard: int, owner: bytes) -> Runner:
         return Runner(
             self.store,
             shard,
             clock=self.clock,
             limits=self.limits,
             nonces=self._nonces,
-            owner=self._owner,
+            owner=owner,
+            tenure=self._tenure,
             tell=self._tell,
             tune_gc=self._tune_gc,
         )
@@ -120,31 +166,54 @@ class Engine:
 
     def shard_of(self, tenant: str) -> int:
         """Return the shard in which a tenant lives; the same for as long as the store exists."""
-        shards = len(self.runners)
-        return zlib.crc32(tenant.encode()) % shards if shards > 1 else 0
+        shards = self._shards
+        return shard_of(tenant, shards) if shards > 1 else 0
+
+    def has(self, tenant: str) -> bool:
+        """Tell whether the tenant's shard is ours, as far as we know."""
+        return self.shard_of(tenant) in self.runners
 
     async def stats(self) -> list[StatsReply]:
-        """Count the tasks of all tenants, shard by shard."""
-        return list(
-            await asyncio.gather(*(self._submit(Stats(tenant="*"), n) for n in range(len(self.runners))))
-        )
+        """Count the tasks of all tenants in our shards, shard by shard."""
+        return list(await asyncio.gather(*(self._submit(Stats(tenant="*"), n) for n in list(self.runners))))
 
     def _submit(self, command: Command, shard: int) -> Handle:
         handle = Handle(command, weigh(command), self._loop)
-        self.runners[shard].submit(handle)
+        runner = self.runners.get(shard)
+        if runner is None:
+            handle.settle(self._not_ours(shard))
+        else:
+            runner.submit(handle)
         return handle
+
+    def _runner_of(self, tenant: str) -> Runner:
+        """Return the runner of the tenant's shard. Raises `NotOwner`."""
+        shard = self.shard_of(tenant)
+        runner = self.runners.get(shard)
+        if runner is None:
+            raise self._not_ours(shard)
+        return runner
+
+    def _not_ours(self, shard: int) -> LineshaftError:
+        if self.membership is None:
+            return Unavailable(
+                "the coordinator has closed; repeat the request with the same ids", retry_after=2
+            )
+        holder = self.membership.holder(shard)
+        where = "nobody" if holder is None else holder.address or "a coordinator that others cannot reach"
+        return NotOwner(f"shard {shard} is not here; it belongs to {where}")
 
     # -- reading ---------------------------------------------------------------------------------
 
     async def read(self, tenant: str, keys: Sequence[tuple[Blob, int]]) -> list[bytes | None]:
         """Return JSON values by (kind, seq of the task), in order; None where there is none."""
-        shard = self.shard_of(tenant)
-        cache = self.runners[shard].cache
+        runner = self._runner_of(tenant)
+        cache = runner.cache
         missing = [key for key in keys if key not in cache]
         if not missing:
             return [cache.get(key) for key in keys]
         known = {key: cache.get(key) for key in keys if key in cache}
-        known.update(zip(missing, await self._readers[shard].read(missing), strict=True))
+        known.update(zip(missing, await self._readers[runner.shard_number].read(missing), strict=True))
         return [known[key] for key in keys]
 
     async def search(self, query: Query, *, min_position: int | None = None) -> Page:
@@ -172,7 +241,7 @@ class Engine:
         """Wait until a position that some reply has named is durable. Raises `Invalid` (field
         min_position).
         """
-        runner = self.runners[self.shard_of(tenant)]
+        runner = self._runner_of(tenant)
         if position <= runner.barrier.durable:
             return
         reached: int = await self.submit(BarrierCommand(tenant=tenant))
@@ -185,7 +254,7 @@ class Engine:
 
         It may come without a change of this tenant: read the log up to it and ask again. Cancel it when done.
         """
-        return self.runners[self.shard_of(tenant)].changes.after(tenant, position)
+        return self._runner_of(tenant).changes.after(tenant, position)
 
     async def committed(self, tenant: str, position: int, *, timeout: float) -> bool:
         """Wait up to `timeout` seconds until `changed` would say something; return whether it did."""
@@ -201,12 +270,13 @@ class Engine:
         return not change.cancelled()
 
     def position(self, tenant: str) -> int:
-        """Return the position up to which everything of the tenant's shard is durable."""
-        return self.runners[self.shard_of(tenant)].barrier.durable
+        """Return the position up to which everything of the tenant's shard is durable. Raises `NotOwner`."""
+        return self._runner_of(tenant).barrier.durable
 
     def now(self, tenant: str) -> int:
-        """Return the present by which the tenant's shard decides (ms)."""
-        return self.runners[self.shard_of(tenant)].intake.now()
+        """Return the present by which the tenant's shard decides (ms). Raises `NotOwner`."""
+        runner = self._runner_of(tenant)
+        return self.clock.now() if runner.time is None else runner.intake.now()
 
     def _dated(self, query: Query) -> tuple[int, Query]:
         if not query.now:
@@ -250,38 +320,59 @@ class Engine:
 
     def health(self) -> Health:
         """Return how the engine is."""
-        shards = [runner.health for runner in self.runners]
+        shards = [runner.health for runner in self.runners.values()]
+        cluster = None if self.membership is None else cluster_health(self.membership)
         return Health(
-            ready=bool(shards) and all(shard.state == "serving" for shard in shards),
+            ready=self._open and all(shard.state == "serving" for shard in shards) and not _lacking(cluster),
             store=self.store.url,
             tier=self.store.tier,
             address=self.address,
-            owner=self._owner.hex(),
+            owner=next((runner.owner.hex() for runner in self.runners.values()), ""),
             shards=shards,
+            cluster=cluster,
         )
 
     def trouble(self) -> str | None:
         """Say why commands are not served, or None where they are."""
-        for shard in self.health().shards:
+        health = self.health()
+        for shard in health.shards:
             if shard.state != "serving":
                 return shard.reason or f"shard {shard.shard} is {shard.state}"
-        return None if self.runners else "the engine is not open"
+        if not self._open:
+            return "the engine is not open"
+        return _lacking(health.cluster)
+
+    @property
+    def _open(self) -> bool:
+        return bool(self.runners) or self.membership is not None
 
     @property
     def pending_bytes(self) -> int:
         """Return how many bytes are accepted and not yet durable."""
-        return sum(runner.intake.admission.bytes for runner in self.runners)
+        return sum(runner.intake.admission.bytes for runner in self.runners.values())
 
     def metrics(self) -> list[Metrics]:
         """Return the counters of each shard, with the gauges as of now."""
-        for runner in self.runners:
+        for runner in self.runners.values():
             metrics, intake = runner.metrics, runner.intake
             metrics.pending_commands = intake.admission.commands
             metrics.pending_bytes = intake.admission.bytes
             metrics.parked = intake.parked
             metrics.durable = runner.barrier.durable
             metrics.position = runner.barrier.durable if intake.shard is None else intake.shard.position
-        return [runner.metrics for runner in self.runners]
+        return [runner.metrics for runner in self.runners.values()]
+
+
+def _lacking(cluster: ClusterHealth | None) -> str | None:
+    """Say what keeps the coordinators from having every shard served."""
+    if cluster is None:
+        return None
+    if cluster.trouble is not None:
+        return cluster.trouble
+    for shard, holder in enumerate(cluster.holders):
+        if holder is None:
+            return f"shard {shard} belongs to nobody"
+    return None
 
 
 def _give_up(change: asyncio.Future[int]) -> None:

@@ -1,4 +1,4 @@
-"""What a runner looks after beside its commits: deadlines, renewals, the beat, those who wait for long."""
+"""What a runner looks after beside its commits: deadlines, the beat, those who wait for long."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 class Housekeeping:
     """The timers of a shard, looked at once for all commands of one iteration of the event loop."""
 
-    def __init__(self, runner: Runner, *, renew: Callable[[], None]) -> None:
-        """`renew` is called where a reply waits for the ownership to be confirmed."""
+    def __init__(self, runner: Runner, *, confirm: Callable[[], None]) -> None:
+        """`confirm` is called where a reply waits for the ownership to be confirmed."""
         self.planned = False
         """Whether it will look in this iteration; `plan` need not be called again."""
         self._runner = runner
-        self._renew = renew
+        self._confirm = confirm
         self._deadline = Deadline(runner.clock, self._tick)
         self._patience = Patience(runner.clock, runner.intake, runner.limits.reply)
         self._beat = Beat(runner.clock, runner.intake)
@@ -46,7 +46,7 @@ class Housekeeping:
         runner = self._runner
         intake, shard = runner.intake, runner.intake.shard
         if runner.barrier.waits_for_ownership:
-            self._renew()
+            self._confirm()
         if shard is not None and not intake.exclusive:
             due = shard.next_deadline(leases=not intake.stalled)
             self._deadline.set(due, now=intake.now, jumps=0 if runner.time is None else runner.time.jumps)

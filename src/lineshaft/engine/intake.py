@@ -63,6 +63,8 @@ class Intake:
         self.trouble: str | None = None
         """What the store said when it last failed to answer, until it answers."""
         self.closed = False
+        self.refusal: Callable[[], LineshaftError] = _closing
+        """Makes the answer to what comes after it was closed, and to what was never applied."""
         self.broken: Exception | None = None
         self.generation = 0
         self.journal = Journal()
@@ -81,7 +83,7 @@ class Intake:
         self._serial += 1
         handle.serial = self._serial
         if self.closed:
-            handle.settle(not_durable("the coordinator is closing", retry_after=2.0))
+            handle.settle(self.refusal())
             return
         if self.unowned is not None:
             handle.settle(not_durable(self.unowned, retry_after=2.0))
@@ -115,10 +117,13 @@ class Intake:
         self.admission.discount(handle)
         handle.settle(error)
 
-    def refuse_waiting(self, reason: str) -> None:
-        """Answer what was never applied, since there is no shard to apply it to."""
+    def refuse_waiting(self, reason: str | None = None) -> None:
+        """Answer what was never applied, since there is no shard to apply it to; without a reason it is
+        closed.
+        """
         while self._waiting:
-            self.drop_unapplied(self._waiting.popleft(), not_durable(reason, retry_after=2.0))
+            error = self.refusal() if reason is None else not_durable(reason, retry_after=2.0)
+            self.drop_unapplied(self._waiting.popleft(), error)
 
     def _must_wait(self) -> bool:
         return bool(self._waiting) or self._cannot_apply() or self.journal.is_full(self.limits)
@@ -366,6 +371,12 @@ class Intake:
         for handle in handles:
             self.drop_unapplied(handle, not_durable(reason))
 
+    def fail_parked(self, handles: list[Handle], reason: str) -> None:
+        """Answer what was parked, as if it had never come where that is the same to its requester."""
+        for handle in handles:
+            made = type(handle.command) is Enqueue
+            self.drop_unapplied(handle, not_durable(reason) if made else self.refusal())
+
     def park_again(self, handles: list[Handle]) -> None:
         """Let durable commands wait at the newly loaded shard as they did at the old."""
         for handle in handles:
@@ -378,3 +389,7 @@ class Intake:
         for handle in handles:
             handle.keys = []
         self._waiting.extendleft(reversed(handles))
+
+
+def _closing() -> LineshaftError:
+    return not_durable("the coordinator is closing", retry_after=2.0)

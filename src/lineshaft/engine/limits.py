@@ -32,3 +32,5 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     backoff: int = 50
     """First wait before something is tried again at the store; doubled up to `backoff_cap`."""
     backoff_cap: int = 5_000
+    ownership_lease: int = 5_000
+    """For how long other coordinators on the same store wait for this one before they take its shards."""

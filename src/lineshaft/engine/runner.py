@@ -22,6 +22,7 @@ from lineshaft.engine.bisect import settle_rejected
 from lineshaft.engine.blob_cache import BlobCache
 from lineshaft.engine.changes import Changes
 from lineshaft.engine.clock import Clock
+from lineshaft.engine.cluster.tenure import Tenure
 from lineshaft.engine.handle import Handle
 from lineshaft.engine.health import ShardHealth
 from lineshaft.engine.housekeeping import Housekeeping
@@ -29,10 +30,10 @@ from lineshaft.engine.intake import Intake
 from lineshaft.engine.limits import Limits
 from lineshaft.engine.look_ups import LookUps
 from lineshaft.engine.metrics import Metrics
-from lineshaft.engine.ownership import Renewals, give_back
+from lineshaft.engine.ownership import give_back
 from lineshaft.engine.pruning import Pruning
 from lineshaft.engine.shard_time import ShardTime
-from lineshaft.errors import Fenced, LineshaftError
+from lineshaft.errors import Fenced, LineshaftError, NotOwner
 from lineshaft.store.base import Ownership, Rejected, Store
 from lineshaft.values.instants import format_instant
 
@@ -60,6 +61,7 @@ class Runner:
         limits: Limits,
         nonces: Callable[[], bytes],
         owner: bytes,
+        tenure: Tenure,
         tell: Callable[..., None],
         tune_gc: bool = False,
     ) -> None:
@@ -68,7 +70,7 @@ class Runner:
         self.clock = clock
         self.limits = limits
         self.metrics = Metrics(shard=shard)
-        self.barrier = Barrier(clock.monotonic, tell)
+        self.barrier = Barrier(clock.monotonic, tell, tenure)
         self.look_ups = LookUps(store, shard, self.metrics)
         self.intake = Intake(
             limits=limits,
@@ -87,11 +89,11 @@ class Runner:
         self.time: ShardTime | None = None
         """The present of the shard; None until it was loaded first."""
         self._nonces = nonces
-        self._owner = owner
+        self.owner = owner
+        self._tenure = tenure
         self._tune_gc = tune_gc
         self._pruning = Pruning(self)
-        self._renewals = Renewals(self)
-        self._housekeeping = Housekeeping(self, renew=self._renewals.ask)
+        self._housekeeping = Housekeeping(self, confirm=tenure.ask)
         self._life: asyncio.Task[None] | None = None
         self._woken: asyncio.Future[None] | None = None
         self._interruption: Exception | None = None
@@ -109,9 +111,29 @@ class Runner:
             raise
         self._life = asyncio.get_running_loop().create_task(self._live(), name=f"shard-{self.shard_number}")
 
-    async def stop(self) -> None:
-        """Refuse what comes, flush what is pending, answer everybody, give the shard back."""
+    def begin(self, *, served: Callable[[], None]) -> None:
+        """Take the shard over as soon as it can be had, and serve it; commands wait meanwhile."""
+        self._life = asyncio.get_running_loop().create_task(
+            self._begin(served), name=f"shard-{self.shard_number}"
+        )
+
+    async def _begin(self, served: Callable[[], None]) -> None:
+        try:
+            await self.take_over_patiently()
+        except NotOwner as error:
+            self.state, self.reason = "unowned", error.reason
+            return
+        served()
+        await self._live()
+
+    async def stop(self, *, moves: bool = False) -> None:
+        """Refuse what comes, flush what is pending, answer everybody, give the shard back.
+
+        Where the shard `moves` to another coordinator, what comes is answered with `NotOwner`.
+        """
         intake, life = self.intake, self._life
+        if moves:
+            intake.refusal = _moves
         intake.dismiss_parked()
         if life is not None and intake.shard is None:
             life.cancel()  # nothing is pending, and whoever waits is to repeat it elsewhere
@@ -119,17 +141,35 @@ class Runner:
         if life is not None:
             await asyncio.wait([life])
         impatience.cancel()
-        await self._pruning.stop()
-        await self._renewals.stop()
-        self._housekeeping.stop()
         dropped = intake.drop()
-        waiting = [*dropped.parked, *dropped.batch, *dropped.later, *self.look_ups.handles]
+        waiting = [*dropped.parked, *dropped.batch, *dropped.later]
         intake.fail(waiting, "the coordinator closed before the store had confirmed")
-        intake.refuse_waiting("the coordinator has closed")
+        await self.wind_up()
+        await give_back(self)
+
+    def forgo(self) -> None:
+        """The shard is another's: forget it at once. `wind_up` is to follow."""
+        intake = self.intake
+        intake.refusal, intake.closed = _moves, True
+        if self._life is not None:
+            self._life.cancel()
+        dropped = intake.drop()
+        intake.fail_parked(dropped.parked, LOST)
+        intake.fail([*dropped.batch, *dropped.later], LOST)
+        intake.refuse_waiting()
+        self.state, self.reason = "closed", "the shard is another coordinator's"
+
+    async def wind_up(self) -> None:
+        """End what is under way, where nothing is pending any more."""
+        if self._life is not None:
+            await asyncio.wait([self._life])
+        await self._pruning.stop()
+        self._housekeeping.stop()
+        self.intake.fail(self.look_ups.handles, "the coordinator closed before the store had confirmed")
+        self.intake.refuse_waiting()
         await self.look_ups.stop()
         self.changes.wake_all(self.barrier.durable)
         self.state = "closed"
-        await give_back(self)
 
     def submit(self, handle: Handle) -> None:
         """Take a command."""
@@ -199,17 +239,20 @@ class Runner:
                 await self._serve()
                 return
             except Rejected as rejection:
-                await self._bisect(rejection)
+                if not await self._bisect(rejection):
+                    return
             except Exception as error:
                 self._lose(error)
-                await self._come_back()
+                if not await self._come_back():
+                    return
 
-    async def _bisect(self, rejection: Rejected) -> None:
+    async def _bisect(self, rejection: Rejected) -> bool:
         try:
             await settle_rejected(self, rejection)
         except Exception as error:
             self._lose(error)
-            await self._come_back()
+            return await self._come_back()
+        return True
 
     async def _serve(self) -> None:
         intake = self.intake
@@ -234,14 +277,14 @@ class Runner:
         batch = intake.cut(self._nonces())
         stall = clock.call_later(self.limits.stall / 1000, self._stall)
         try:
-            sent = await self._send(batch)
+            await self._send(batch)
         finally:
             stall.cancel()
             self.not_answering_since = self.reason = intake.trouble = None
             stalled, intake.stalled = intake.stalled, False
         took = clock.monotonic() - began
         self._count_commit(batch, took)
-        self.confirm(sent, mark)
+        self.barrier.confirm(mark)
         if stalled:
             intake.internal(Grace(tenant="*", duration=int(took * 1000)))
         self.cache.add(batch)
@@ -254,15 +297,14 @@ class Runner:
         if broken is not None:
             raise Interrupted(f"a command broke the shard: {broken!r}") from broken
 
-    async def _send(self, batch: Batch) -> float:
-        """Send the batch until its outcome is known; return when (monotonic) it was sent last."""
+    async def _send(self, batch: Batch) -> None:
+        """Send the batch until its outcome is known."""
         assert self.ownership is not None
         attempt = 0
         while True:
-            sent = self.clock.monotonic()
             try:
                 await self.store.commit(self.ownership, batch)
-                return sent
+                return
             except (Fenced, Rejected):
                 raise
             except Exception as error:
@@ -275,10 +317,12 @@ class Runner:
         """Return how many seconds to wait after so many failures."""
         return min(self.limits.backoff << min(attempt, 20), self.limits.backoff_cap) / 1000
 
-    def confirm(self, sent: float, mark: int) -> None:
-        """The store confirmed the ownership in answer to what was sent at that (monotonic) time."""
-        valid_for = None if self.ownership is None else self.ownership.valid_for
-        self.barrier.confirm(math.inf if valid_for is None else sent + valid_for / 1000, mark)
+    def confirmed(self, mark: int) -> None:
+        """The shard was ours after the mark was taken: show what was computed before."""
+        self.barrier.confirm(mark)
+        self.barrier.release()
+        self.intake.tidy()
+        self.wake()
 
     def _count_commit(self, batch: Batch, took: float) -> None:
         metrics = self.metrics
@@ -300,17 +344,17 @@ class Runner:
 
         About `new_outage` see `core.loading.load`.
         """
-        sent, mark = self.clock.monotonic(), self.barrier.mark
-        self.ownership = await self.store.acquire(self.shard_number, self._owner)
+        await self._tenure.stand(self.shard_number, self.owner)
+        self.ownership = await self.store.acquire(self.shard_number, self.owner)
         await self._pruning.settled()
         snapshot = await self.store.load(self.ownership)
+        await self._tenure.stand(self.shard_number, self.owner)
         if self.time is None:
             self.time = ShardTime(self.clock, max_ahead=self.limits.max_ahead)
         time = self.time
         time.reach(snapshot.counters.now)
         self.barrier.durable = snapshot.position
         self.changes.loaded(snapshot.position)
-        self.confirm(sent, mark)
         self.intake.attach(Shard(snapshot, time.now(), new_outage=new_outage), time)
         self.metrics.loads += 1
         self._interruption = None
@@ -319,7 +363,6 @@ class Runner:
         if self._tune_gc:
             _keep_loaded_from_collector()
         self._pruning.start()
-        self._renewals.start()
         if not exclusive:
             self.open_for_all()
 
@@ -340,20 +383,31 @@ class Runner:
         self.intake.fail([*dropped.parked, *dropped.batch, *dropped.later], LOST)
         self.cache.clear()
 
-    async def _come_back(self) -> None:
+    async def _come_back(self) -> bool:
+        """Take the shard over again; return False where it is another's."""
         recent = self.clock.monotonic() - self._taken_over_at < _LONG_LIFE
         self._losses = self._losses + 1 if recent else 1
         if self._losses > 1:
             await self._pause(self._losses - 2)
-        await self.take_over_patiently()
+        try:
+            await self.take_over_patiently()
+        except NotOwner as error:
+            self.state, self.reason = "unowned", error.reason
+            return False
+        return True
 
     async def take_over_patiently(self, *, exclusive: bool = False, new_outage: bool = True) -> None:
-        """Take the shard over, trying until it can be had; commands that come meanwhile answer 503."""
+        """Take the shard over, trying until it can be had; commands that come meanwhile answer 503.
+
+        Raises `NotOwner` where it is another's.
+        """
         attempt = 0
         while True:
             try:
                 await self.take_over(exclusive=exclusive, new_outage=new_outage)
                 return
+            except NotOwner:
+                raise
             except Exception as error:
                 self.state = "unowned"
                 self.reason = f"the shard cannot be taken over: {told(error)}"
@@ -388,6 +442,10 @@ class Runner:
             self.reason = f"the store has not answered since {format_instant(self.not_answering_since)}"
         _LOG.warning("shard %d: a commit takes long, leases are suspended", self.shard_number)
         self.wake()
+
+
+def _moves() -> LineshaftError:
+    return NotOwner("the shard is another coordinator's now")
 
 
 def _keep_loaded_from_collector() -> None:
