@@ -66,7 +66,7 @@ def test_an_option_by_keyword_wins() -> None:
         ("jobs.db", "not the URL of a store"),
         ("/var/jobs.db", "not the URL of a store"),
         ("sqlite:jobs.db", "not the URL of a store"),
-        ("postgres://localhost/x", "'postgres'"),
+        ("mysql://localhost/x", "'mysql'"),
         ("memory://x", "followed by nothing"),
         ("memory:///x.db", "followed by nothing"),
         ("sqlite://jobs.db", "sqlite:///jobs.db"),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lineshaft.store.base import Store
 
 GROUP = "lineshaft.stores"
-OURS = ("memory", "sqlite")
+OURS = ("memory", "sqlite", "postgresql", "postgres", "redis", "rediss", "valkey", "valkeys")
 
 MakeStore = Callable[[str, Mapping[str, str]], "Store"]
 

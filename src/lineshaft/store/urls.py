@@ -13,7 +13,9 @@ from lineshaft.store.base import Store
 from lineshaft.store.memory import MemoryStore
 from lineshaft.store.sqlite import SQLiteStore
 
-FORMS = "memory://, sqlite:///relative.db or sqlite:////absolute.db"
+FORMS = (
+    "memory://, sqlite:///relative.db, sqlite:////absolute.db, postgresql://user@host/database or redis://host:6379"
+)
 
 
 def open_store(url: str, **options: str) -> Store:
@@ -25,12 +27,23 @@ def open_store(url: str, **options: str) -> Store:
     if not separator:
         raise Invalid(f"{url!r} is not the URL of a store: use {_forms()}", field="store")
     place, _, query = rest.partition("?")
-    chosen = _options(url, query) | options
+    chosen = _options(query) | options
     match kind:
         case "memory":
             return _open_memory(place, chosen)
         case "sqlite":
             return _open_sqlite(url, place, chosen)
+        case "postgresql" | "postgres":
+            from lineshaft.store.postgres import make_store
+
+            return make_store(f"postgresql://{place}", chosen)
+        case (
+            "redis" | "rediss" | "valkey" | "valkeys"
+            | "redis+sentinel" | "rediss+sentinel" | "valkey+sentinel" | "valkeys+sentinel"
+        ):  # fmt: skip
+            from lineshaft.store.redis import make_store as make_redis_store
+
+            return make_redis_store(f"{kind}://{place}", chosen)
     make = registry.load(kind)
     if make is not None:
         return make(f"{kind}://{place}", chosen)
@@ -64,11 +77,11 @@ def _open_sqlite(url: str, place: str, options: dict[str, str]) -> Store:
     return SQLiteStore(path, synchronous=options.get("synchronous", "FULL"))
 
 
-def _options(url: str, query: str) -> dict[str, str]:
+def _options(query: str) -> dict[str, str]:
     pairs = parse_qsl(query, keep_blank_values=True)
     chosen = dict(pairs)
     if len(chosen) != len(pairs):
-        raise Invalid(f"an option is given twice in {url!r}", field="store")
+        raise Invalid("an option is given twice in the URL of the store", field="store")
     return chosen
 
 

@@ -1,0 +1,330 @@
+-- What a store asks of the database, as functions: their plans are kept by the server's own session, so a call
+-- is one round trip also through a pooler that knows no prepared statements. Where a batch or a list of keys comes
+-- as arrays the planner cannot know how few rows it will find in tables that it last saw empty: the settings leave
+-- it the indexes only.
+--
+-- SQLSTATE LS001: the shard is another owner's, or the batch is not the next.
+
+CREATE FUNCTION @.require_owned(p_shard int2, p_epoch int8, p_owner bytea) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    found_epoch int8;
+    found_owner bytea;
+BEGIN
+    SELECT s.epoch, s.owner INTO found_epoch, found_owner FROM @.shard AS s WHERE s.id = p_shard;
+    IF found_epoch IS DISTINCT FROM p_epoch OR found_owner IS DISTINCT FROM p_owner THEN
+        RAISE EXCEPTION 'shard % is at epoch %, not % of this owner', p_shard, found_epoch, p_epoch
+            USING ERRCODE = 'LS001';
+    END IF;
+END $$;
+
+CREATE FUNCTION @.acquire(p_shard int2, p_owner bytea) RETURNS int8
+LANGUAGE plpgsql AS $$
+DECLARE
+    new_epoch int8;
+BEGIN
+    -- Who owns a shard is never as easily lost as what is written with synchronous_commit=off.
+    PERFORM set_config('synchronous_commit', 'on', true)
+        WHERE current_setting('synchronous_commit') = 'off';
+    UPDATE @.shard SET epoch = epoch + 1, owner = p_owner WHERE id = p_shard RETURNING epoch INTO new_epoch;
+    RETURN new_epoch;
+END $$;
+
+CREATE FUNCTION @.swap_roster(p_expected int8, p_data bytea, OUT version int8, OUT data bytea)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM set_config('synchronous_commit', 'on', true)
+        WHERE current_setting('synchronous_commit') = 'off';
+    UPDATE @.roster AS r SET version = p_expected + 1, data = p_data WHERE r.version = p_expected;
+    -- A statement of its own: it sees what others committed while the one above waited for them.
+    SELECT r.version, r.data INTO swap_roster.version, swap_roster.data FROM @.roster AS r;
+END $$;
+
+CREATE FUNCTION @.forget_ended(p_shard int2, p_seqs int8[]) RETURNS void
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
+BEGIN
+    WITH gone AS (
+        DELETE FROM @.task_ended WHERE shard = p_shard AND seq = ANY (p_seqs) RETURNING spec, state
+    ), counted AS (
+        SELECT spec, state, count(*) AS tasks FROM gone GROUP BY spec, state
+    )
+    UPDATE @.census AS c SET tasks = c.tasks - n.tasks FROM counted AS n
+        WHERE c.shard = p_shard AND c.spec = n.spec AND c.state = n.state;
+END $$;
+
+CREATE FUNCTION @.put_blobs(p_shard int2, p_seq int8[], p_kind int8[], p_data bytea[]) RETURNS void
+LANGUAGE sql AS $$
+    INSERT INTO @.blob (shard, seq, kind, data)
+        SELECT p_shard, u.* FROM unnest(p_seq, p_kind::int2[], p_data) AS u
+        ON CONFLICT (shard, seq, kind) DO UPDATE SET data = excluded.data
+$$;
+
+-- Null stands for an empty array, and the smallest integer for null. The arrays new_… are tasks that have no row
+-- yet, old_… those that have one, ended_… those that are over. first_… are blobs that probably have no row yet.
+CREATE FUNCTION @.commit_batch(
+    p_shard int2, p_epoch int8, p_owner bytea, p_position int8, p_nonce bytea, p_counters bytea,
+    p_at int8, p_changes bytea, p_synchronous text,
+    spec_id int8[], spec_tenant text[], spec_queue text[], spec_name text[], spec_priority int8[],
+    spec_data bytea[],
+    gone int8[],
+    new_seq int8[], new_spec int8[], new_state int8[], new_run_at int8[], new_finished_at int8[],
+    new_key int8[], new_id text[], new_data bytea[],
+    old_seq int8[], old_spec int8[], old_state int8[], old_run_at int8[], old_finished_at int8[],
+    old_key int8[], old_id text[], old_data bytea[],
+    ended_seq int8[], ended_spec int8[], ended_state int8[], ended_run_at int8[], ended_finished_at int8[],
+    ended_key int8[], ended_id text[], ended_data bytea[], ended_prune_at int8[], ended_result_expires_at int8[],
+    first_seq int8[], first_kind int8[], first_data bytea[],
+    blob_seq int8[], blob_kind int8[], blob_data bytea[],
+    lost_seq int8[], lost_kind int8[],
+    record_kind text[], record_tenant text[], record_key text[], record_data bytea[],
+    lost_record_kind text[], lost_record_tenant text[], lost_record_key text[],
+    taken int8[]
+) RETURNS void
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    nothing CONSTANT int8 := -9223372036854775808;
+    log_slot int2;
+    found_position int8;
+    found_nonce bytea;
+    hit int8;
+BEGIN
+    UPDATE @.shard AS s SET position = p_position, nonce = p_nonce, counters = p_counters
+        WHERE s.id = p_shard AND s.epoch = p_epoch AND s.owner = p_owner AND s.position = p_position - 1
+        RETURNING s.slot INTO log_slot;
+    IF NOT FOUND THEN
+        PERFORM @.require_owned(p_shard, p_epoch, p_owner);
+        SELECT s.position, s.nonce INTO found_position, found_nonce FROM @.shard AS s WHERE s.id = p_shard;
+        IF found_position = p_position AND found_nonce = p_nonce THEN
+            RETURN;
+        END IF;
+        RAISE EXCEPTION 'the store is at position %, so % is not the next', found_position, p_position
+            USING ERRCODE = 'LS001';
+    END IF;
+    PERFORM set_config('synchronous_commit', p_synchronous, true);
+
+    IF spec_id IS NOT NULL THEN
+        INSERT INTO @.spec (shard, id, tenant, queue, name, priority, data)
+            SELECT p_shard, u.* FROM unnest(
+                spec_id::int4[], spec_tenant, spec_queue, spec_name, spec_priority::int4[], spec_data
+            ) AS u;
+    END IF;
+
+    IF gone IS NOT NULL THEN
+        DELETE FROM @.task_open AS t WHERE t.shard = p_shard AND t.seq = ANY (gone);
+        PERFORM @.forget_ended(p_shard, gone);
+        DELETE FROM @.blob AS b WHERE b.shard = p_shard AND b.seq = ANY (gone);
+    END IF;
+
+    IF new_seq IS NOT NULL THEN
+        INSERT INTO @.task_open (shard, seq, spec, state, run_at, finished_at, key, id, data)
+            SELECT p_shard, u.seq, u.spec, u.state, u.run_at, nullif(u.finished_at, nothing), u.key, u.id, u.data
+            FROM unnest(
+                new_seq, new_spec::int4[], new_state::int2[], new_run_at, new_finished_at, new_key, new_id, new_data
+            ) AS u (seq, spec, state, run_at, finished_at, key, id, data);
+    END IF;
+
+    IF old_seq IS NOT NULL THEN
+        UPDATE @.task_open AS t
+            SET spec = u.spec, state = u.state, run_at = u.run_at,
+                finished_at = nullif(u.finished_at, nothing), data = u.data
+            FROM unnest(old_seq, old_spec::int4[], old_state::int2[], old_run_at, old_finished_at, old_data)
+                AS u (seq, spec, state, run_at, finished_at, data)
+            WHERE t.shard = p_shard AND t.seq = u.seq;
+        GET DIAGNOSTICS hit = ROW_COUNT;
+        IF hit < cardinality(old_seq) THEN
+            -- Some had ended and run again, or were lost.
+            PERFORM @.forget_ended(p_shard, old_seq);
+            INSERT INTO @.task_open (shard, seq, spec, state, run_at, finished_at, key, id, data)
+                SELECT p_shard, u.seq, u.spec, u.state, u.run_at, nullif(u.finished_at, nothing), u.key, u.id, u.data
+                FROM unnest(
+                    old_seq, old_spec::int4[], old_state::int2[], old_run_at, old_finished_at, old_key, old_id,
+                    old_data
+                ) AS u (seq, spec, state, run_at, finished_at, key, id, data)
+                ON CONFLICT (shard, seq) DO NOTHING;
+        END IF;
+    END IF;
+
+    IF ended_seq IS NOT NULL THEN
+        DELETE FROM @.task_open AS t WHERE t.shard = p_shard AND t.seq = ANY (ended_seq);
+        GET DIAGNOSTICS hit = ROW_COUNT;
+        IF hit < cardinality(ended_seq) THEN
+            PERFORM @.forget_ended(p_shard, ended_seq);
+        END IF;
+        INSERT INTO @.task_ended
+                (shard, seq, spec, state, run_at, finished_at, key, id, data, prune_at, result_expires_at)
+            SELECT p_shard, u.seq, u.spec, u.state, u.run_at, nullif(u.finished_at, nothing), u.key, u.id, u.data,
+                nullif(u.prune_at, nothing), nullif(u.result_expires_at, nothing)
+            FROM unnest(
+                ended_seq, ended_spec::int4[], ended_state::int2[], ended_run_at, ended_finished_at, ended_key,
+                ended_id, ended_data, ended_prune_at, ended_result_expires_at
+            ) AS u (seq, spec, state, run_at, finished_at, key, id, data, prune_at, result_expires_at);
+        INSERT INTO @.census AS c (shard, spec, state, tasks)
+            SELECT p_shard, u.spec, u.state, count(*)
+            FROM unnest(ended_spec::int4[], ended_state::int2[]) AS u (spec, state) GROUP BY u.spec, u.state
+            ON CONFLICT (shard, spec, state) DO UPDATE SET tasks = c.tasks + excluded.tasks;
+    END IF;
+
+    IF first_seq IS NOT NULL THEN
+        BEGIN
+            INSERT INTO @.blob (shard, seq, kind, data)
+                SELECT p_shard, u.* FROM unnest(first_seq, first_kind::int2[], first_data) AS u;
+        EXCEPTION WHEN unique_violation THEN
+            PERFORM @.put_blobs(p_shard, first_seq, first_kind, first_data);
+        END;
+    END IF;
+    IF blob_seq IS NOT NULL THEN
+        PERFORM @.put_blobs(p_shard, blob_seq, blob_kind, blob_data);
+    END IF;
+    IF lost_seq IS NOT NULL THEN
+        DELETE FROM @.blob AS b USING unnest(lost_seq, lost_kind::int2[]) AS u (seq, kind)
+            WHERE b.shard = p_shard AND b.seq = u.seq AND b.kind = u.kind;
+    END IF;
+
+    IF record_kind IS NOT NULL THEN
+        INSERT INTO @.record (shard, kind, tenant, key, data)
+            SELECT p_shard, u.* FROM unnest(record_kind, record_tenant, record_key, record_data) AS u
+            ON CONFLICT (shard, kind, tenant, key) DO UPDATE SET data = excluded.data;
+    END IF;
+    IF lost_record_kind IS NOT NULL THEN
+        DELETE FROM @.record AS r
+            USING unnest(lost_record_kind, lost_record_tenant, lost_record_key) AS u (kind, tenant, key)
+            WHERE r.shard = p_shard AND r.kind = u.kind AND r.tenant = u.tenant AND r.key = u.key;
+    END IF;
+
+    IF taken IS NOT NULL THEN
+        DELETE FROM @.inbox AS i WHERE i.id = ANY (taken);
+    END IF;
+
+    INSERT INTO @.log (shard, slot, position, at, data)
+        VALUES (p_shard, log_slot, p_position, p_at, p_changes);
+END $$;
+
+CREATE FUNCTION @.find_tasks(p_shard int2, p_keys int8[]) RETURNS TABLE (spec int4, id text, data bytea)
+LANGUAGE plpgsql STABLE
+SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+        SELECT t.spec, t.id, t.data FROM @.task_open AS t WHERE t.shard = p_shard AND t.key = ANY (p_keys)
+        UNION ALL
+        SELECT t.spec, t.id, t.data FROM @.task_ended AS t WHERE t.shard = p_shard AND t.key = ANY (p_keys);
+END $$;
+
+CREATE FUNCTION @.read_blobs(p_shard int2, p_kind int8[], p_seq int8[])
+RETURNS TABLE (kind int2, seq int8, data bytea)
+LANGUAGE plpgsql STABLE
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+        SELECT b.kind, b.seq, b.data FROM unnest(p_kind::int2[], p_seq) AS u (kind, seq)
+        JOIN @.blob AS b ON b.shard = p_shard AND b.seq = u.seq AND b.kind = u.kind;
+END $$;
+
+-- Pruning holds up commits of its shard, and an acquisition, for as long as a portion takes.
+CREATE FUNCTION @.prune_tasks(p_shard int2, p_epoch int8, p_owner bytea, p_before int8, p_limit int8)
+RETURNS TABLE (tenant text, queue text, state int2, tasks int8)
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM FROM @.shard AS s WHERE s.id = p_shard FOR SHARE;
+    PERFORM @.require_owned(p_shard, p_epoch, p_owner);
+    RETURN QUERY
+        WITH due AS MATERIALIZED (
+            SELECT t.seq FROM @.task_ended AS t WHERE t.shard = p_shard AND t.prune_at <= p_before
+            ORDER BY t.prune_at, t.seq LIMIT p_limit
+        ), gone AS (
+            DELETE FROM @.task_ended AS t USING due AS d WHERE t.shard = p_shard AND t.seq = d.seq
+            RETURNING t.spec, t.state
+        ), blobs AS (
+            DELETE FROM @.blob AS b USING due AS d WHERE b.shard = p_shard AND b.seq = d.seq
+        ), counted AS (
+            SELECT g.spec, g.state, count(*) AS tasks FROM gone AS g GROUP BY g.spec, g.state
+        ), told AS (
+            UPDATE @.census AS c SET tasks = c.tasks - n.tasks FROM counted AS n
+            WHERE c.shard = p_shard AND c.spec = n.spec AND c.state = n.state
+        )
+        SELECT s.tenant, s.queue, n.state, sum(n.tasks)::int8 FROM counted AS n
+        JOIN @.spec AS s ON s.shard = p_shard AND s.id = n.spec GROUP BY s.tenant, s.queue, n.state;
+END $$;
+
+CREATE FUNCTION @.expire_results(p_shard int2, p_epoch int8, p_owner bytea, p_before int8, p_limit int8)
+RETURNS int8
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
+DECLARE
+    expired int8;
+BEGIN
+    PERFORM FROM @.shard AS s WHERE s.id = p_shard FOR SHARE;
+    PERFORM @.require_owned(p_shard, p_epoch, p_owner);
+    WITH due AS MATERIALIZED (
+        SELECT t.seq FROM @.task_ended AS t WHERE t.shard = p_shard AND t.result_expires_at <= p_before
+        ORDER BY t.result_expires_at, t.seq LIMIT p_limit
+    ), gone AS (
+        DELETE FROM @.blob AS b USING due AS d WHERE b.shard = p_shard AND b.seq = d.seq AND b.kind = 1
+    )
+    UPDATE @.task_ended AS t SET result_expires_at = NULL FROM due AS d
+        WHERE t.shard = p_shard AND t.seq = d.seq;
+    GET DIAGNOSTICS expired = ROW_COUNT;
+    RETURN expired;
+END $$;
+
+-- Let the log of a shard begin later; what is before goes with its slot.
+CREATE FUNCTION @.truncate_log(p_shard int2, p_epoch int8, p_owner bytea, p_before int8, p_limit int8)
+RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    begins int8;
+    kept int8;
+BEGIN
+    SELECT s.earliest INTO begins FROM @.shard AS s WHERE s.id = p_shard FOR NO KEY UPDATE;
+    PERFORM @.require_owned(p_shard, p_epoch, p_owner);
+    SELECT coalesce(min(l.position) FILTER (WHERE l.at >= p_before), max(l.position) + 1) INTO kept
+        FROM (
+            SELECT x.position, x.at FROM @.log AS x WHERE x.shard = p_shard AND x.position >= begins
+            ORDER BY x.position LIMIT p_limit
+        ) AS l;
+    IF kept > begins THEN
+        UPDATE @.shard SET earliest = kept WHERE id = p_shard;
+    END IF;
+END $$;
+
+-- Truncate one slot of the log that nobody needs, and write to the next where this one is large.
+CREATE FUNCTION @.turn_log() RETURNS void
+LANGUAGE plpgsql SET lock_timeout = '1s' SET jit = off AS $$
+DECLARE
+    slots CONSTANT int4 := 8;
+    smallest CONSTANT int8 := 16 * 1024 * 1024;
+    present int2;
+    sizes int8[];
+    following int2;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtext('@. log')) THEN
+        RETURN;
+    END IF;
+    SELECT array_agg(pg_table_size(c.oid) ORDER BY n.slot) INTO sizes
+        FROM generate_series(0, slots - 1) AS n (slot)
+        JOIN pg_class AS c ON c.oid = format('%s', '@.log_' || n.slot)::regclass;
+    SELECT s.slot INTO present FROM @.shard AS s WHERE s.id = 0;
+    FOR n IN 0 .. slots - 1 LOOP
+        CONTINUE WHEN sizes[n + 1] <= 65536 OR EXISTS (SELECT FROM @.shard AS s WHERE s.slot = n);
+        CONTINUE WHEN EXISTS (
+            SELECT FROM @.shard AS s WHERE EXISTS (
+                SELECT FROM @.log AS l WHERE l.shard = s.id AND l.slot = n AND l.position >= s.earliest
+            )
+        );
+        EXECUTE format('TRUNCATE %s', '@.log_' || n);
+        RETURN;
+    END LOOP;
+    following := (present + 1) % slots;
+    IF sizes[following + 1] <= 65536
+        AND sizes[present + 1] > greatest(smallest, (SELECT sum(x) / 6 FROM unnest(sizes) AS x)) THEN
+        UPDATE @.shard SET slot = following;
+    END IF;
+END $$;

@@ -1,0 +1,307 @@
+"""A store in a PostgreSQL database, shared by as many coordinators as one likes.
+
+A commit is one statement: a function of the database checks that the shard is ours and the batch the next,
+and applies it, in one transaction and one round trip (`sql/001_functions.sql`). What a 2xx survives is what
+`synchronous_commit` says; each commit sets it to what `open` has found, so that the promise made at the start
+is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import psycopg
+
+from lineshaft.core.batch import Batch, Blob, Census, Snapshot
+from lineshaft.core.task import State, Task
+from lineshaft.errors import Invalid, Unavailable
+from lineshaft.store.base import Log, Ownership, Page, Query, Roster, StoreInUse, StoreUnusable
+from lineshaft.store.postgres import schema as schemas
+from lineshaft.store.postgres import searching
+from lineshaft.store.postgres.address import Address
+from lineshaft.store.postgres.batches import prepare
+from lineshaft.store.postgres.connections import Connections, connect
+from lineshaft.store.postgres.errors import translated
+from lineshaft.store.postgres.reading import Reader
+from lineshaft.store.postgres.specs import SpecNumbers
+
+OLDEST = 140_000
+COMMITTING, READING, SEARCHING = 4, 2, 2
+"""Connections for each kind of work, at most."""
+
+PRUNED_AT_ONCE = 500
+"""Tasks deleted in one transaction, between which commits go on."""
+
+_LOG = logging.getLogger("lineshaft.store")
+
+Result = TypeVar("Result")
+
+
+class PostgresStore:
+    """Keep everything in the tables of one schema."""
+
+    exclusive = False
+
+    def __init__(self, address: Address) -> None:
+        self.url = address.url
+        self.tier = "power loss" if address.synchronous_commit != "off" else "process crash"
+        self.shards = address.shards or 0
+        self.schema = address.schema
+        self._address = address
+        self._opened: _Opened | None = None
+
+    async def open(self, *, address: str) -> None:
+        if self._opened is not None:
+            return
+        with translated(self.url, opening=True):
+            connection = await connect(self._address.conninfo)
+            try:
+                facts = await schemas.look(connection, self.schema)
+                _require_fit(self.url, facts)
+                if facts.version < schemas.VERSION:
+                    try:
+                        await schemas.migrate(connection, self.schema, self._address.shards)
+                    except psycopg.errors.InsufficientPrivilege as error:
+                        raise schemas.may_not(self.schema, error) from error
+                    facts = await schemas.look(connection, self.schema)
+                schemas.require_known(facts.version)
+                schemas.require_shards(facts.shards, self._address.shards)
+            finally:
+                await connection.close()
+        self.shards = facts.shards
+        synchronous = self._address.synchronous_commit or facts.synchronous_commit
+        self.tier = _tier(self.url, facts, synchronous)
+        self._opened = _Opened(self._address, self.shards, synchronous)
+
+    async def close(self) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None and opened.pid == os.getpid():
+            await opened.close()
+
+    async def acquire(self, shard: int, owner: bytes) -> Ownership:
+        opened = self._of(shard)
+        with translated(self.url):
+            rows = await opened.committing.run(f"SELECT {self.schema}.acquire($1, $2)", (shard, owner))
+        return Ownership(shard, rows[0][0], owner)
+
+    async def renew(self, ownership: Ownership) -> None:
+        opened = self._of(ownership.shard)
+        with translated(self.url):
+            await opened.committing.run(
+                f"SELECT {self.schema}.require_owned($1, $2, $3)", _named(ownership), binary=False
+            )
+
+    async def release(self, ownership: Ownership) -> None:
+        opened = self._of(ownership.shard)
+        with translated(self.url):
+            await opened.committing.run(
+                f"UPDATE {self.schema}.shard SET owner = NULL WHERE id = $1 AND epoch = $2 AND owner = $3",
+                _named(ownership),
+            )
+
+    async def load(self, ownership: Ownership) -> Snapshot:
+        opened = self._of(ownership.shard)
+        with translated(self.url):
+            return await opened.loader(ownership.shard).load(ownership)
+
+    async def commit(self, ownership: Ownership, batch: Batch) -> None:
+        opened = self._of(ownership.shard)
+        with translated(self.url, writing=True):
+            numbers = await opened.numbers_of(ownership)
+            prepared = prepare(ownership, batch, numbers, synchronous=opened.synchronous, taken=[])
+            try:
+                await opened.committing.run(
+                    opened.commit_statement(len(prepared.values)), prepared.values, binary=False
+                )
+            except psycopg.errors.UniqueViolation as error:
+                opened.numbers.pop(ownership.shard, None)
+                raise Unavailable(
+                    f"{self.url}: rows were not as expected ({error}), they are looked at again"
+                ) from error
+        numbers.committed(prepared.new_specs, prepared.highest_seq)
+
+    async def get(self, shard: int, keys: Sequence[tuple[str, str]]) -> list[Task | None]:
+        opened = self._of(shard)
+        with translated(self.url):
+            return await opened.reader(shard).get(keys)
+
+    async def read(self, shard: int, keys: Sequence[tuple[Blob, int]]) -> list[bytes | None]:
+        opened = self._of(shard)
+        with translated(self.url):
+            return await opened.reader(shard).read(keys)
+
+    async def search(self, shard: int, query: Query) -> Page:
+        opened = self._of(shard)
+        with translated(self.url):
+            return await searching.search(opened.reader(shard), opened.searching, query)
+
+    async def count(self, shard: int, query: Query) -> int:
+        opened = self._of(shard)
+        with translated(self.url):
+            return await searching.count(opened.reader(shard), opened.searching, query)
+
+    async def log(self, shard: int, after: int, *, limit: int = 1000) -> Log:
+        opened = self._of(shard)
+        with translated(self.url):
+            return await opened.reader(shard).log(after, limit)
+
+    async def prune(
+        self, ownership: Ownership, *, before: int, log_before: int, limit: int = 10_000
+    ) -> list[Census]:
+        opened = self._of(ownership.shard)
+        removed: Counter[tuple[str, str, State]] = Counter()
+        with translated(self.url):
+            await self._prune(opened, ownership, before, log_before, limit, removed)
+        return [Census(*key, count) for key, count in sorted(removed.items())]
+
+    async def read_roster(self) -> Roster:
+        opened = self._ready()
+        with translated(self.url):
+            [(version, data)] = await opened.committing.run(f"SELECT version, data FROM {self.schema}.roster")
+        return Roster(version, bytes(data))
+
+    async def swap_roster(self, expected: int, data: bytes) -> Roster:
+        opened = self._ready()
+        with translated(self.url):
+            [(version, found)] = await opened.committing.run(
+                f"SELECT version, data FROM {self.schema}.swap_roster($1, $2)", (expected, data)
+            )
+        return Roster(version, bytes(found))
+
+    def congestion(self, shard: int) -> str | None:
+        return None
+
+    def gauges(self) -> dict[str, float]:
+        return {}
+
+    async def _prune(
+        self,
+        opened: _Opened,
+        ownership: Ownership,
+        before: int,
+        log_before: int,
+        limit: int,
+        removed: Counter[tuple[str, str, State]],
+    ) -> None:
+        run, owned = opened.searching.run, _named(ownership)
+        await run(f"SELECT {self.schema}.expire_results($1, $2, $3, $4, $5)", (*owned, before, limit))
+        await run(
+            f"SELECT {self.schema}.truncate_log($1, $2, $3, $4, $5)",
+            (*owned, log_before, limit),
+            binary=False,
+        )
+        while limit > 0:
+            portion = min(limit, PRUNED_AT_ONCE)
+            rows = await run(
+                f"SELECT * FROM {self.schema}.prune_tasks($1, $2, $3, $4, $5)", (*owned, before, portion)
+            )
+            for tenant, queue, state, tasks in rows:
+                removed[tenant, queue, State(state)] += tasks
+            if sum(row[3] for row in rows) < portion:
+                break
+            limit -= portion
+        with contextlib.suppress(psycopg.errors.LockNotAvailable):  # somebody reads it for long; next time
+            await run(f"SELECT {self.schema}.turn_log()", binary=False)
+
+    def _of(self, shard: int) -> _Opened:
+        opened = self._ready()
+        if not 0 <= shard < self.shards:
+            raise Invalid(f"there is no shard {shard}, this store has {self.shards}", field="shard")
+        return opened
+
+    def _ready(self) -> _Opened:
+        if self._opened is None:
+            raise Unavailable("the store is closed")
+        if self._opened.pid != os.getpid():
+            raise StoreInUse(
+                f"{self.url} was opened by process {self._opened.pid}, of which this one is a fork: "
+                "a connection does not survive a fork, open the store after it"
+            )
+        return self._opened
+
+
+class _Opened:
+    """What is there while the store is open."""
+
+    def __init__(self, address: Address, shards: int, synchronous: str) -> None:
+        self.pid = os.getpid()
+        self.schema = address.schema
+        self.synchronous = synchronous
+        self.committing = Connections(address.conninfo, COMMITTING)
+        self.reading = Connections(address.conninfo, READING)
+        self.searching = Connections(address.conninfo, SEARCHING)
+        self.numbers: dict[int, SpecNumbers] = {}
+        self._readers = [Reader(self.schema, shard, self.reading) for shard in range(shards)]
+        self._loaders = [Reader(self.schema, shard, self.searching) for shard in range(shards)]
+
+    async def close(self) -> None:
+        for connections in (self.committing, self.reading, self.searching):
+            await connections.close()
+
+    def reader(self, shard: int) -> Reader:
+        return self._readers[shard]
+
+    def loader(self, shard: int) -> Reader:
+        return self._loaders[shard]
+
+    def commit_statement(self, parameters: int) -> str:
+        marks = ", ".join(f"${number}" for number in range(1, parameters + 1))
+        return f"SELECT {self.schema}.commit_batch({marks})"
+
+    async def numbers_of(self, ownership: Ownership) -> SpecNumbers:
+        """Return the numbers of the shard's specs; only its owner gives new ones, so they are read once."""
+        numbers = self.numbers.get(ownership.shard)
+        if numbers is None or numbers.epoch != ownership.epoch:
+            specs = await self.reading.run(
+                f"SELECT id, tenant, data FROM {self.schema}.spec WHERE shard = $1", (ownership.shard,)
+            )
+            [(highest,)] = await self.reading.run(
+                f"SELECT greatest((SELECT max(seq) FROM {self.schema}.task_open WHERE shard = $1),"
+                f" (SELECT max(seq) FROM {self.schema}.task_ended WHERE shard = $1), -9223372036854775808)",
+                (ownership.shard,),
+            )
+            numbers = SpecNumbers(ownership.epoch, specs, highest)
+            self.numbers[ownership.shard] = numbers
+        return numbers
+
+
+def _named(ownership: Ownership) -> tuple[Any, ...]:
+    return ownership.shard, ownership.epoch, ownership.owner
+
+
+def _require_fit(url: str, facts: schemas.Facts) -> None:
+    if facts.server_version < OLDEST:
+        raise StoreUnusable(
+            f"{url} is PostgreSQL {facts.server_version // 10_000}, and Lineshaft needs {OLDEST // 10_000} or "
+            "a newer one"
+        )
+    if facts.is_standby:
+        raise StoreUnusable(
+            f"{url} is a standby, on which nothing can be written: name the primary, or several hosts and "
+            "target_session_attrs=read-write"
+        )
+    if facts.encoding != "UTF8":
+        raise StoreUnusable(
+            f"the database of {url} has encoding {facts.encoding}: make one with ENCODING 'UTF8'"
+        )
+
+
+def _tier(url: str, facts: schemas.Facts, synchronous: str) -> str:
+    if not facts.fsync:
+        _LOG.warning("%s runs with fsync=off: a crash of its machine may destroy the database", url)
+        return "process crash"
+    if synchronous == "off":
+        return "process crash"
+    if facts.standbys and (not facts.standby_names or synchronous == "local"):
+        _LOG.warning(
+            "%s is replicated asynchronously: what a failover loses is noticed and said, not prevented; see "
+            "synchronous_standby_names",
+            url,
+        )
+        return "asynchronous replica"
+    return "power loss"

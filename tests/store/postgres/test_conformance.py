@@ -1,0 +1,26 @@
+"""PostgreSQL keeps every promise of a store."""
+
+from __future__ import annotations
+
+import pytest
+
+from lineshaft.store.base import Store
+from lineshaft.store.conformance import StoreConformance
+from lineshaft.store.urls import open_store
+from tests.servers import PostgresServer
+
+
+class TestPostgresStore(StoreConformance):
+    @pytest.fixture(autouse=True)
+    def place(self, postgres_server: PostgresServer) -> None:
+        self.server = postgres_server
+
+    async def make_store(self) -> Store:
+        return open_store(self.server.fresh() + "?shards=2")
+
+    async def reopen(self, store: Store) -> Store:
+        """Return another object, as a restarted process has it."""
+        await store.close()
+        again = open_store(store.url)
+        await again.open(address="http://127.0.0.1:7077")
+        return again
