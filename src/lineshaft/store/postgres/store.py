@@ -277,8 +277,8 @@ def _named(ownership: Ownership) -> tuple[Any, ...]:
 def _require_fit(url: str, facts: schemas.Facts) -> None:
     if facts.server_version < OLDEST:
         raise StoreUnusable(
-            f"{url} is PostgreSQL {facts.server_version // 10_000}, and Lineshaft needs {OLDEST // 10_000} or "
-            "a newer one"
+            f"{url} is PostgreSQL {facts.server_version // 10_000}, and Lineshaft needs {OLDEST // 10_000} "
+            "or a newer one"
         )
     if facts.is_standby:
         raise StoreUnusable(
