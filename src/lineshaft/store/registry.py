@@ -24,7 +24,18 @@ if TYPE_CHECKING:
     from lineshaft.store.base import Store
 
 GROUP = "lineshaft.stores"
-OURS = ("memory", "sqlite", "postgresql", "postgres", "redis", "rediss", "valkey", "valkeys")
+OURS = (
+    "memory",
+    "sqlite",
+    "postgresql",
+    "postgres",
+    "redis",
+    "rediss",
+    "valkey",
+    "valkeys",
+    "elasticsearch",
+    "opensearch",
+)
 
 MakeStore = Callable[[str, Mapping[str, str]], "Store"]
 

@@ -14,7 +14,8 @@ from lineshaft.store.memory import MemoryStore
 from lineshaft.store.sqlite import SQLiteStore
 
 FORMS = (
-    "memory://, sqlite:///relative.db, sqlite:////absolute.db, postgresql://user@host/database or redis://host:6379"
+    "memory://, sqlite:///relative.db, sqlite:////absolute.db, postgresql://user@host/database, "
+    "redis://host:6379, elasticsearch://host:9200/prefix or opensearch://host:9200/prefix"
 )
 
 
@@ -44,6 +45,10 @@ def open_store(url: str, **options: str) -> Store:
             from lineshaft.store.redis import make_store as make_redis_store
 
             return make_redis_store(f"{kind}://{place}", chosen)
+        case "elasticsearch" | "opensearch":
+            from lineshaft.store.elastic import make_store as make_elastic_store
+
+            return make_elastic_store(kind, place, chosen)
     make = registry.load(kind)
     if make is not None:
         return make(f"{kind}://{place}", chosen)
