@@ -15,7 +15,8 @@ from lineshaft.store.elastic import projector, setup
 from lineshaft.store.elastic.address import DEFAULT_SHARDS, Address
 from lineshaft.store.elastic.client import Client
 from lineshaft.store.elastic.finding import Finder
-from lineshaft.store.elastic.history import History
+from lineshaft.store.elastic.history import History, HistoryNames
+from lineshaft.store.elastic.lifecycle import HistoryLifecycle
 from lineshaft.store.elastic.months import Months
 from lineshaft.store.elastic.names import Names
 from lineshaft.store.elastic.projector import Projector
@@ -25,6 +26,7 @@ from lineshaft.store.elastic.records import Rows
 from lineshaft.store.elastic.roster import Rosters
 from lineshaft.store.elastic.shard import Shard
 from lineshaft.store.elastic.slots import GenerationGone, Slots
+from lineshaft.store.elastic.tidying import Tidying
 from lineshaft.store.elastic.writer import Writer
 from lineshaft.store.paging import page_of, parse_sort
 
@@ -191,6 +193,8 @@ class ElasticStore:
         self, ownership: Ownership, *, before: int, log_before: int, limit: int = 10_000
     ) -> list[Census]:
         opened, of = self._of(ownership.shard)
+        if of.number == 0:  # one of the coordinators does it for all
+            opened.tidying.notice(self.shards)
         async with of.lock:
             await opened.attach(of)
             await opened.writer.settle(of)
@@ -267,6 +271,10 @@ class _Opened:
         self.finder = Finder(self.client, self.names, self.months)
         self.rosters = Rosters(self.client, self.names)
         self.history = History(self.client, address.prefix) if address.history else None
+        self.lifecycle = (
+            HistoryLifecycle(self.client, HistoryNames(address.prefix)) if address.history else None
+        )
+        self.tidying = Tidying(self.client, self.names, self.months, self.lifecycle)
         self._gate = asyncio.Semaphore(BULKS)
         self._shards: dict[int, Shard] = {}
         self._projectors: dict[int, Projector] = {}
@@ -275,12 +283,13 @@ class _Opened:
         """Find or make the store; return the number of its shards."""
         await setup.identify(self.client, self.address)
         meta = await setup.prepare(self.client, self.names, self.address)
-        if self.history is not None:
-            await self.history.prepare()
+        if self.history is not None and self.lifecycle is not None:
+            await self.history.prepare(settings=await self.lifecycle.prepare())
         await self.months.look()
         return meta.shards
 
     async def stop(self) -> None:
+        await self.tidying.stop()
         for each in self._projectors.values():
             await each.stop()
         await self.client.close()
