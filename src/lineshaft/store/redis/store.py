@@ -1,0 +1,321 @@
+"""The store on Redis or Valkey; see `functions.lua` for what lies where.
+
+Every commit is one function call: whether the shard is the caller's and the batch the next is checked, and
+all rows are written, before the server looks at anybody else. A shard's keys share one hash tag, so that a
+cluster keeps them on one node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from lineshaft.core.batch import Batch, Blob, Census, Snapshot
+from lineshaft.core.task import State, Task
+from lineshaft.errors import Fenced, Invalid, Unavailable
+from lineshaft.store.base import (
+    Log,
+    Ownership,
+    Page,
+    Query,
+    Roster,
+    SchemaTooNew,
+    StoreInUse,
+    StoreUnusable,
+)
+from lineshaft.store.redis.batches import message
+from lineshaft.store.redis.checks import check
+from lineshaft.store.redis.client import connect
+from lineshaft.store.redis.errors import translated
+from lineshaft.store.redis.functions import Functions
+from lineshaft.store.redis.history import History
+from lineshaft.store.redis.options import DEFAULT_SHARDS, Options
+from lineshaft.store.redis.reading import Reader
+from lineshaft.store.redis.rows import Specs
+
+FORMAT = 1
+_NOT_OWNED, _NOT_NEXT = 1, 2
+_DELETED_AT_ONCE = 200
+_MANY_SPECS = 20_000
+
+
+class RedisStore:
+    """Keep everything under `prefix` on the servers that the options name."""
+
+    exclusive = False
+
+    def __init__(self, options: Options) -> None:
+        self.url = options.url
+        self.tier = "none"
+        self.shards = options.shards or DEFAULT_SHARDS
+        self.history = History()
+        self._options = options
+        self._notices: tuple[str, ...] = ()
+        self._client = connect(options)
+        self._functions = Functions(self._client)
+        self._specs = Specs()
+        self._pid: int | None = None
+        self._committing: dict[int, asyncio.Lock] = {}
+        self._confirmed: dict[tuple[int, int], set[bytes]] = {}
+
+    async def open(self, *, address: str) -> None:
+        if self._pid is not None:
+            return
+        with translated(self.url, opening=True):
+            try:
+                findings = await check(self._client, self._options)
+                self.tier, self._notices = findings.tier, findings.notices
+                await self._functions.install()
+                await self._agree()
+            except BaseException:
+                await self._client.close()
+                raise
+        self._pid = os.getpid()
+
+    async def close(self) -> None:
+        mine, self._pid = self._pid == os.getpid(), None
+        if mine:
+            await self._client.close()
+
+    async def acquire(self, shard: int, owner: bytes) -> Ownership:
+        known = self.history.of(shard)
+        counters = known.counters
+        facts = (_now(), known.epoch, known.position, counters.seq, counters.fence)
+        answer = await self._call("acquire", shard, owner, *(str(fact) for fact in facts))
+        epoch, end, _, is_other, cuts = answer
+        known.epoch = int(epoch)
+        if self.history.look_at(shard, cuts) is None and is_other:
+            self.history.suspect(shard, int(end), tier=self.tier)
+        return Ownership(shard, int(epoch), owner)
+
+    async def renew(self, ownership: Ownership) -> None:
+        known = self.history.of(ownership.shard)
+        code, epoch, position, cuts = await self._owned("look", ownership)
+        lost = self.history.look_at(ownership.shard, cuts)
+        if code == _NOT_OWNED:
+            raise Fenced(lost or _other(ownership, epoch))
+        if known.epoch == ownership.epoch and int(position) < known.position:
+            raise Fenced(f"shard {ownership.shard} is at position {int(position)}, before {known.position}")
+
+    async def release(self, ownership: Ownership) -> None:
+        await self._owned("release", ownership)
+
+    async def load(self, ownership: Ownership) -> Snapshot:
+        shard = ownership.shard
+        survey = await self._owned("survey", ownership)
+        if survey[0] == _NOT_OWNED:
+            raise Fenced(_other(ownership, survey[1]))
+        with translated(self.url):
+            snapshot = await self._reader(shard).load(survey)
+            await self._forget_unused(ownership, snapshot, survey)
+        await self.renew(ownership)
+        self.history.of(shard).reached(snapshot.position, snapshot.counters)
+        return snapshot
+
+    async def commit(self, ownership: Ownership, batch: Batch) -> None:
+        shard, wait = ownership.shard, self._options.wait
+        key = self._meta(shard)
+        async with self._committing.setdefault(shard, asyncio.Lock()):
+            confirmed = self._confirmed_by(ownership)
+            values, new = message(ownership, batch, self._specs, confirmed)
+            with translated(self.url):
+                if wait:
+                    # What is left of the time that an answer may take.
+                    then = ("WAIT", wait, int(self._options.timeout * 800))
+                    answer, followers = await self._functions.call("commit", key, *values, then=then)
+                else:
+                    answer, followers = await self._functions.call("commit", key, *values), 0
+            if answer[0] in (_NOT_OWNED, _NOT_NEXT):
+                await self._fenced(ownership, batch, answer)
+            if followers < wait:
+                raise Unavailable(
+                    f"only {followers} of {wait} replicas have the commit in time: look at the replicas, or"
+                    " ask for fewer by wait= in the store's URL",
+                    retry_after=1,
+                )
+            confirmed |= new
+            self.history.of(shard).reached(batch.position, batch.counters)
+
+    async def get(self, shard: int, keys: Sequence[tuple[str, str]]) -> list[Task | None]:
+        with self._reading(shard) as reader:
+            return await reader.get(keys)
+
+    async def read(self, shard: int, keys: Sequence[tuple[Blob, int]]) -> list[bytes | None]:
+        with self._reading(shard) as reader:
+            return await reader.read(keys)
+
+    async def search(self, shard: int, query: Query) -> Page:
+        with self._reading(shard) as reader:
+            return await reader.search(query)
+
+    async def count(self, shard: int, query: Query) -> int:
+        with self._reading(shard) as reader:
+            return await reader.count(query)
+
+    async def log(self, shard: int, after: int, *, limit: int = 1000) -> Log:
+        with self._reading(shard) as reader:
+            return await reader.log(after, limit)
+
+    async def prune(
+        self, ownership: Ownership, *, before: int, log_before: int, limit: int = 10_000
+    ) -> list[Census]:
+        left = limit
+        while left > 0:
+            portion = min(left, _DELETED_AT_ONCE)
+            looked_at = await self._owned_portion("expire", ownership, before, portion)
+            left -= portion
+            if looked_at < portion:
+                break
+        await self._owned_portion("truncate", ownership, log_before, limit)
+        return await self._prune(ownership, before, limit)
+
+    async def read_roster(self) -> Roster:
+        self._ready()
+        with translated(self.url):
+            [(version, data)] = await self._client.call(
+                self._roster_key, ("HMGET", self._roster_key, "version", "data")
+            )
+        return Roster(int(version or 0), data or b"")
+
+    async def swap_roster(self, expected: int, data: bytes) -> Roster:
+        self._ready()
+        with translated(self.url):
+            answer = await self._functions.call("swap_roster", self._roster_key, str(expected), data)
+        return Roster(int(answer[0]), answer[1])
+
+    def congestion(self, shard: int) -> str | None:
+        return None
+
+    def gauges(self) -> dict[str, float]:
+        return {}
+
+    def notices(self) -> list[str]:
+        """Return what people should know: what could not be checked, and what was found to be lost."""
+        return [*self._notices, *self.history.notices]
+
+    # -- how -------------------------------------------------------------------------------------------
+
+    @property
+    def _roster_key(self) -> str:
+        return f"{{{self._options.prefix}}}:roster"
+
+    def _tag(self, shard: int) -> str:
+        return f"{{{self._options.prefix}:{shard}}}:"
+
+    def _meta(self, shard: int) -> str:
+        self._ready()
+        if not 0 <= shard < self.shards:
+            raise Invalid(f"there is no shard {shard}, this store has {self.shards}", field="shard")
+        return f"{self._tag(shard)}m"
+
+    def _ready(self) -> None:
+        if self._pid is None:
+            raise Unavailable("the store is closed")
+        if self._pid != os.getpid():
+            raise StoreInUse(
+                f"{self.url} was opened by process {self._pid}, of which this one is a fork: a connection"
+                " does not survive a fork, open the store after it"
+            )
+
+    def _reader(self, shard: int) -> Reader:
+        self._meta(shard)
+        return Reader(self._functions, self._tag(shard), self._specs)
+
+    @contextmanager
+    def _reading(self, shard: int) -> Iterator[Reader]:
+        reader = self._reader(shard)
+        with translated(self.url):
+            yield reader
+
+    async def _call(self, verb: str, shard: int, *args: str | bytes) -> Any:
+        key = self._meta(shard)
+        with translated(self.url):
+            return await self._functions.call(verb, key, *args)
+
+    async def _owned(self, verb: str, ownership: Ownership, *args: str | bytes) -> Any:
+        return await self._call(verb, ownership.shard, str(ownership.epoch), ownership.owner, *args)
+
+    async def _owned_portion(self, verb: str, ownership: Ownership, before: int, limit: int) -> int:
+        answer = await self._owned(verb, ownership, str(before), str(limit))
+        if answer[0] == _NOT_OWNED:
+            raise Fenced(f"shard {ownership.shard} has another owner")
+        return int(answer[1])
+
+    async def _prune(self, ownership: Ownership, before: int, limit: int) -> list[Census]:
+        removed: Counter[tuple[str, str, State]] = Counter()
+        reader = self._reader(ownership.shard)
+        while (left := limit - removed.total()) > 0:
+            portion = min(left, _DELETED_AT_ONCE)
+            answer = await self._owned("prune", ownership, str(before), str(portion))
+            if answer[0] == _NOT_OWNED:
+                raise Fenced(f"shard {ownership.shard} has another owner")
+            looked_at, counts = answer[1], answer[2:]
+            with translated(self.url):
+                shared = await reader.shared([key[:10] for key in counts[::2]])
+            for key, (tenant, spec), count in zip(counts[::2], shared, counts[1::2], strict=True):
+                removed[tenant, spec.queue, State(key[10])] += count
+            if looked_at < portion:
+                break
+        return [Census(*key, count) for key, count in sorted(removed.items())]
+
+    def _confirmed_by(self, ownership: Ownership) -> set[bytes]:
+        """Return the digests of the specs that the server has, as the owner of an epoch knows."""
+        key = (ownership.shard, ownership.epoch)
+        found = self._confirmed.get(key)
+        if found is None:
+            for old in [each for each in self._confirmed if each[0] == ownership.shard]:
+                del self._confirmed[old]
+            found = self._confirmed[key] = set()
+        return found
+
+    async def _forget_unused(self, ownership: Ownership, snapshot: Snapshot, survey: list[Any]) -> None:
+        """Learn which specs there are; where they are many, delete those that no task has any more."""
+        confirmed = self._confirmed_by(ownership)
+        confirmed.update(survey[4][::2])
+        if len(confirmed) < _MANY_SPECS:
+            return
+        used = {self._specs.digest(task) for task in snapshot.tasks} | {key[:10] for key in survey[5][::2]}
+        unused = list(confirmed - used)
+        confirmed &= used
+        for start in range(0, len(unused), 1000):
+            await self._owned("sweep_specs", ownership, *unused[start : start + 1000])
+
+    async def _fenced(self, ownership: Ownership, batch: Batch, answer: list[Any]) -> None:
+        code, epoch, position = answer
+        # Whoever else has the shard may have found that the end of our history is gone.
+        *_, cuts = await self._owned("look", ownership)
+        lost = self.history.look_at(ownership.shard, cuts)
+        if code == _NOT_OWNED:
+            raise Fenced(lost or _other(ownership, epoch))
+        raise Fenced(f"the store is at position {int(position)}, so {batch.position} is not the next")
+
+    async def _agree(self) -> None:
+        """Make the store, or learn how it was made."""
+        key, options = f"{{{self._options.prefix}}}:store", self._options
+        wanted = options.shards or DEFAULT_SHARDS
+        await self._client.call(key, ("HSETNX", key, "format", str(FORMAT)))
+        await self._client.call(key, ("HSETNX", key, "shards", str(wanted)))
+        [(format, shards)] = await self._client.call(key, ("HMGET", key, "format", "shards"))
+        if int(format) > FORMAT:
+            raise SchemaTooNew(
+                f"the store {self.url} is of format {int(format)}, this Lineshaft knows {FORMAT}: update it"
+            )
+        self.shards = int(shards)
+        if options.shards is not None and options.shards != self.shards:
+            raise StoreUnusable(
+                f"the store {self.url} was made with shards={self.shards}, which cannot be changed: leave"
+                " shards out of the URL"
+            )
+
+
+def _other(ownership: Ownership, epoch: bytes) -> str:
+    return f"shard {ownership.shard} is at epoch {int(epoch)}, not {ownership.epoch} of this owner"
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
