@@ -13,7 +13,7 @@ from lineshaft.core.task import State
 from lineshaft.errors import Unavailable
 from lineshaft.store.elastic.address import read_address
 from lineshaft.store.elastic.client import Client
-from lineshaft.store.elastic.history import History, HistoryNames, mapping
+from lineshaft.store.elastic.history import PATIENCE, History, HistoryNames, mapping
 from lineshaft.store.elastic.history_events import (
     ACTIONS,
     Event,
@@ -274,9 +274,18 @@ async def client(opensearch_server: servers.SearchServer) -> AsyncIterator[Clien
     await made.close()
 
 
+class Clock:
+    now = 0.0
+
+
 @pytest.fixture
-async def history(client: Client, prefix: str) -> History:
-    made = History(client, prefix)
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def history(client: Client, prefix: str, clock: Clock) -> History:
+    made = History(client, prefix, clock=lambda: clock.now)
     await made.prepare()
     return made
 
@@ -343,7 +352,7 @@ async def test_a_document_that_the_cluster_refuses_is_counted_and_the_others_are
 
 
 async def test_a_read_only_index_makes_it_wait(
-    opensearch_server: servers.SearchServer, history: History, w: ToldWorld
+    opensearch_server: servers.SearchServer, history: History, clock: Clock, w: ToldWorld
 ) -> None:
     w.enqueue()
     history.add(0, w.batches[-1])
@@ -355,9 +364,12 @@ async def test_a_read_only_index_makes_it_wait(
     with pytest.raises(Unavailable, match="history"):
         await history.flush()
     assert history.waiting == 1
+    clock.now += PATIENCE
+    await history.flush()
+    assert (history.waiting, history.overdue) == (1, True), "tasks do not wait for their history for ever"
     opensearch_server.request("PUT", f"/{stream}/_settings", {"index.blocks.write": None})
     await history.flush()
-    assert history.waiting == 0
+    assert (history.waiting, history.overdue) == (0, False)
     assert len(documents(opensearch_server, stream)) == 2
 
 

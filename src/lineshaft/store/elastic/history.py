@@ -1,9 +1,10 @@
 """The history of all tasks for people: an event for each move, in a data stream for each tenant.
 
 It is written behind the log from batches that are durable, and it decides nothing. So it is never in the
-way: what the cluster refuses for good is counted, said in the log and left out; only where the cluster is not
-there does it wait, and what waits is bounded. An event's id follows from its place in the log, so that what
-is written again after a takeover is found to be there (in whichever backing index; see `write`).
+way: what the cluster refuses for good is counted, said in the log and left out. What it does not take now
+waits, and the documents of tasks with it for half a minute; then they go on alone, what waits is bounded, and
+lost where the coordinator ends. An event's id follows from its place in the log, so that what is written
+again after a takeover is found to be there (in whichever backing index; see `write`).
 
 Off unless the URL says `?history=on`: a task's document is written once for all that happens within the lag
 of the projection, its history three times or more, and what a cluster writes limits the tasks a second.
@@ -13,8 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -28,6 +30,9 @@ from lineshaft.store.elastic.refusals import refusal
 
 MOST_WAITING = 200_000
 """Moves that may wait for a cluster that is not there; the oldest beyond are left out, and counted."""
+
+PATIENCE = 30.0
+"""Seconds of trouble after which nobody waits for the history any more."""
 
 _AT_ONCE = 2_000  # events a bulk
 _LATER = (429, 502, 503, 504)
@@ -112,7 +117,14 @@ class HistoryNames(msgspec.Struct, frozen=True):
 class History:
     """Writes the events of one store; `add` what is durable, and `flush` before it counts as projected."""
 
-    def __init__(self, client: Client, prefix: str, *, most_waiting: int = MOST_WAITING) -> None:
+    def __init__(
+        self,
+        client: Client,
+        prefix: str,
+        *,
+        most_waiting: int = MOST_WAITING,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.names = HistoryNames(prefix)
         self.has_streams = True
         """False where the cluster has no data streams: an index a month takes their place."""
@@ -120,10 +132,14 @@ class History:
         """Moves that were left out, since the cluster refused them or too many waited."""
         self.waiting = 0
         """Moves that were added and not flushed yet."""
+        self.overdue = False
+        """True while it is not written, and nobody waits for that."""
         self._client = client
         self._most_waiting = most_waiting
         self._batches: deque[tuple[int, Batch, bool]] = deque()
         self._flushing = asyncio.Lock()
+        self._clock = clock
+        self._failing_since: float | None = None
 
     async def prepare(self, *, settings: dict[str, Any] | None = None) -> None:
         """Put the index template in place; `settings` (such as a lifecycle policy) go into it."""
@@ -155,7 +171,25 @@ class History:
             self._drop(len(oldest.changes), "too much waits for the cluster")
 
     async def flush(self) -> None:
-        """Write all that was added before the call. Raises `Unavailable`: it stays, to be flushed again."""
+        """Write all that was added before the call; what cannot be written now stays for the next time.
+
+        Raises `Unavailable` then, but not once that has gone on for longer than `PATIENCE`.
+        """
+        try:
+            await self._flush()
+        except Unavailable as error:
+            now = self._clock()
+            if self._failing_since is None:
+                self._failing_since = now
+            if now - self._failing_since < PATIENCE:
+                raise
+            if not self.overdue:
+                self.overdue = True
+                _log.warning("the history of tasks is not written for now: %s", error.reason)
+        else:
+            self._failing_since, self.overdue = None, False
+
+    async def _flush(self) -> None:
         async with self._flushing:
             left = len(self._batches)
             while left > 0 and self._batches:
