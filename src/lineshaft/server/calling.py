@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import secrets
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from lineshaft.core import commands, replies
 from lineshaft.core.task import Task as Row
@@ -12,6 +13,10 @@ from lineshaft.engine.engine import Engine
 from lineshaft.errors import Invalid, LineshaftError
 from lineshaft.server.identity import Identity, KeyRing
 from lineshaft.values.ids import TimeOrderedIds
+
+if TYPE_CHECKING:
+    from lineshaft.server.partitions.partitioned import Partitioned
+    from lineshaft.server.partitions.parts import Elsewhere
 
 
 class Calling:
@@ -31,9 +36,18 @@ class Calling:
         self.max_payload = max_payload
         self.address = address
         self.responses: Mapping[int, int] = {} if responses is None else responses
+        self.partitioned: dict[str, Partitioned] = {}
+        """Tenants whose calls are split over partitions, by name; see `server.partitions`."""
+        self.elsewhere: Elsewhere | None = None
+        """The way to shards that other coordinators have; None where all are here."""
         self.started_at = self.now()
+        key_ring.layout.on_change = self.arrange_tenants
+        self.arrange_tenants()
         # Seeded once: to ask the kernel in every millisecond costs a tenth of an enqueue.
         self._ids = TimeOrderedIds(random.Random(secrets.randbits(256)).getrandbits)
+
+    def arrange_tenants(self) -> None:
+        """Split the calls of tenants as the key ring's layout says now."""
 
     def now(self) -> int:
         """Return the wall clock's time (ms since the epoch)."""

@@ -8,18 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from lineshaft.server.change_calls import ChangeCalls
 from lineshaft.server.identity import Identity
 from lineshaft.server.operation_calls import OperationCalls
+from lineshaft.server.partitions.dispatch import SplitCalls
 from lineshaft.server.task_calls import TaskCalls
-from lineshaft.server.worker_calls import Requester, WorkerCalls
+from lineshaft.server.worker_calls import Requester
 from lineshaft.wire import CALLS, Call, Nothing
 
 _TRACED = {"enqueue", "put", "bulk"}
 _LEASES = {"claim", "report"}
+UNDIVIDED = {"root", "live", "ready", "openapi", "keys", "new_key", "revoke_key", "tenants", "put_tenant"}
+"""Calls about the process and the installation: no tenant's partitions have a part in them."""
 
 
-class Calls(TaskCalls, ChangeCalls, WorkerCalls, OperationCalls):
+class Calls(SplitCalls, TaskCalls, OperationCalls):
     """One method per call of the table, of the same name."""
 
     def call(
@@ -38,6 +40,11 @@ class Calls(TaskCalls, ChangeCalls, WorkerCalls, OperationCalls):
         `body` is the call's struct, and of a bulk enqueue a list of them. `requester` is asked before an
         answer that leases tasks is given. Raises `LineshaftError`.
         """
+        split = self.partitioned
+        if split and identity.tenant in split and call.name not in UNDIVIDED:
+            return split[identity.tenant].call(
+                call, identity, id=id, query=query, body=body, traceparent=traceparent, requester=requester
+            )
         shape = _SHAPES[call.name]
         arguments: list[Any] = [identity]
         if shape.id:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
 import msgspec
@@ -17,6 +17,7 @@ import msgspec
 from lineshaft.core.batch import Record
 from lineshaft.core.commands import Command, PutRecord, Records
 from lineshaft.errors import Forbidden, Invalid, NotFound, Unauthorized
+from lineshaft.server.partitions.layout import Layout
 from lineshaft.values.ids import check_name
 
 SYSTEM_TENANT = "_system"
@@ -67,14 +68,21 @@ class Submits(Protocol):
 
 
 class KeyRing:
-    """All API keys of a store. `load` before use; this coordinator is the only one that changes them."""
+    """All API keys of a store. `load` before use.
+
+    Only the coordinator that owns the system tenant's shard changes them; the others are told (`replace`).
+    """
 
     def __init__(self, engine: Submits, now: Callable[[], int]) -> None:
         self._engine = engine
         self._now = now
         self._keys: dict[str, StoredKey] = {}
+        self.layout = Layout(engine, system=SYSTEM_TENANT)
+        """The partitions of tenants, which are learned of as keys are."""
         self.on_void: Callable[[str | None], None] = lambda key_id: None
         """Told of a key that is valid no more; of None where calls without a key are none any more."""
+        self.on_change: Callable[[], Awaitable[None]] | None = None
+        """Awaited when a key was made or revoked, before that is answered."""
 
     @property
     def required(self) -> bool:
@@ -87,11 +95,25 @@ class KeyRing:
         return any("admin" in key.scopes for key in self.list())
 
     async def load(self) -> None:
-        """Read the keys from the store."""
+        """Read the keys from the store, and how many partitions tenants have."""
+        await self.layout.load()
         rows = await self._engine.submit(Records(tenant=SYSTEM_TENANT, kind=_KIND))
         assert isinstance(rows, list)
-        decoded = [_decode(row) for row in rows if isinstance(row, Record) and row.data is not None]
-        self._keys = {key.key_id: key for key in decoded}
+        self.replace([_decode(row) for row in rows if isinstance(row, Record) and row.data is not None])
+
+    def stored(self) -> list[StoredKey]:
+        """Return all keys, those that were revoked included."""
+        return list(self._keys.values())
+
+    def replace(self, keys: Iterable[StoredKey]) -> None:
+        """Know these keys and no others; end what was begun with one that is valid no more."""
+        before, self._keys = self._keys, {key.key_id: key for key in keys}
+        if self._keys and not before:
+            self.on_void(None)
+        for key_id, known in before.items():
+            now = self._keys.get(key_id)
+            if known.revoked_at is None and (now is None or now.revoked_at is not None):
+                self.on_void(key_id)
 
     def identify(self, authorization: str | None) -> Identity:
         """Return who calls. Raises `Unauthorized` where a key is needed (or given) and none is valid."""
@@ -119,6 +141,15 @@ class KeyRing:
         if stored is None or stored.revoked_at is not None:
             raise Unauthorized(_INVALID)
 
+    def confirm_told(self, identity: Identity) -> None:
+        """Raise `Unauthorized` where who was identified by another coordinator has a key that is revoked.
+
+        One that we do not know yet is new.
+        """
+        stored = None if identity.key_id is None else self._keys.get(identity.key_id)
+        if stored is not None and stored.revoked_at is not None:
+            raise Unauthorized(_INVALID)
+
     async def create(self, name: str, *, tenant: str, scopes: list[str]) -> tuple[StoredKey, str]:
         """Make a key and return its row and the key itself, which is nowhere else. Raises `Invalid`."""
         check_name(name, field="name")
@@ -134,6 +165,7 @@ class KeyRing:
         await self._put(stored)
         if first:
             self.on_void(None)
+        await self._tell()
         return stored, f"ls_{key_id}_{secret}"
 
     def list(self, tenant: str | None = None) -> list[StoredKey]:
@@ -150,6 +182,11 @@ class KeyRing:
             raise NotFound("no such API key", field="key_id")
         await self._put(msgspec.structs.replace(stored, revoked_at=self._now()))
         self.on_void(key_id)
+        await self._tell()
+
+    async def _tell(self) -> None:
+        if self.on_change is not None:
+            await self.on_change()
 
     async def _put(self, key: StoredKey) -> None:
         row = PutRecord(tenant=SYSTEM_TENANT, kind=_KIND, key=key.key_id, data=msgspec.msgpack.encode(key))

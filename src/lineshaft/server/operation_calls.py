@@ -163,6 +163,10 @@ class OperationCalls(Calling):
         """Return the metrics of the caller's tenant and of the process."""
         stats = await self.engine.submit(commands.Stats(tenant=identity.tenant))
         queues = await self.engine.submit(commands.Queues(tenant=identity.tenant))
+        return self.metrics_page(stats, queues)
+
+    def metrics_page(self, stats: replies.StatsReply, queues: list[replies.QueueState]) -> str:
+        """Return a tenant's counts and the metrics of the process as Prometheus reads them."""
         return metrics.render(
             stats,
             queues,

@@ -14,21 +14,20 @@ from typing import Any
 import msgspec
 from uvicorn.protocols.utils import ClientDisconnected
 
-from lineshaft.core import commands
-from lineshaft.core.replies import Claimed, Directive
 from lineshaft.errors import Invalid, LineshaftError, Malformed, Retryable
 from lineshaft.server.calls import Calls
 from lineshaft.server.endpoints import Endpoint
 from lineshaft.server.identity import Identity
 from lineshaft.server.reading import BodyReader
 from lineshaft.server.settings import Limits
-from lineshaft.server.views import error_info, pushed_directive
+from lineshaft.server.views import error_info
 from lineshaft.wire import (
     CALLS,
     SUBPROTOCOL,
     UNSET,
     CancelItem,
     Claim,
+    ClaimedTasks,
     CompleteItem,
     Credit,
     Credited,
@@ -101,7 +100,7 @@ class Session:
         pusher: asyncio.Task[None] | None = None
         try:
             # From before the hello on, whose claim tells again what was asked for while the line was down.
-            with self._calls.engine.directives(self._is_for_us, self._push_directive):
+            with self._calls.directives(self._identity, self._is_for_us, self._push_directive):
                 async with asyncio.timeout(self._hello_within):
                     if not await self._welcome(await self._next()):
                         raise ClientDisconnected
@@ -132,7 +131,7 @@ class Session:
             return False
         try:
             self._hello = _hello.read(_body(envelope))
-            reply, held = await self._held()
+            held, reply = await self._held()
         except LineshaftError as error:
             await self._refuse(envelope.id, error)
             await self.hang_up(1013 if isinstance(error, Retryable) else 1008)
@@ -150,20 +149,20 @@ class Session:
             await self._say("directive", PushedDirective(directive="drain"))
         return True
 
-    async def _held(self) -> tuple[Claimed, list[str]]:
+    async def _held(self) -> tuple[list[str], ClaimedTasks]:
         """Return the tokens that the worker holds; what it holds and does not know of is released before.
 
         Where it does not say what it knows of, nothing is released, and names stand for the tokens.
         """
         holding = self._hello.holding
-        reply: Claimed = await self._calls.engine.submit(self._claim(0, holding=holding))
+        held, reply = await self._calls.hold(self._identity, self._claim(holding=holding))
         if holding is None:
-            return reply, [f"unknown {number}" for number in range(await self._count_held())]
-        return reply, list(reply.held)
+            return [f"unknown {number}" for number in range(await self._count_held())], reply
+        return held, reply
 
-    def _claim(self, most: int, *, holding: list[str] | None = None) -> commands.Claim:
+    def _claim(self, *, holding: list[str] | None = None) -> Claim:
         hello = self._hello
-        claim = Claim(
+        return Claim(
             worker=hello.worker,
             queues=hello.queues,
             names=hello.names,
@@ -171,9 +170,6 @@ class Session:
             start=hello.start,
             holding=holding,
         )
-        command = self._calls.claim_command(self._identity, claim)
-        until = self._calls.engine.now(self._identity.tenant) + _PARKED_FOR if most else None
-        return msgspec.structs.replace(command, max=most, wait_until=until)
 
     # -- what comes in -----------------------------------------------------------------------------
 
@@ -225,12 +221,12 @@ class Session:
     async def _take_report(self, envelope: Envelope) -> tuple[str, msgspec.Struct]:
         if envelope.type == "report":
             report: Report = self._report.read_body(_body(envelope), "application/json")
-            reported = await self._calls.report(self._identity, report)
+            reported = await self._calls.take_report(self._identity, report)
             self._settle(report, reported)
             return "reported", reported
         if envelope.type in _VERBS:
             report = self._report.read_body(_as_report(envelope), "application/json")
-            reported = await self._calls.report(self._identity, report)
+            reported = await self._calls.take_report(self._identity, report)
             self._settle(report, reported)
             return envelope.type, msgspec.structs.replace(reported.items[0], position=reported.position)
         raise Invalid("expected hello, credit, report or what a report's item may be", field="type")
@@ -281,19 +277,13 @@ class Session:
         return True
 
     async def _count_held(self) -> int:
-        worker = self._hello.worker
-        states = await self._calls.engine.submit(commands.Workers(tenant=self._identity.tenant))
-        own = [
-            state
-            for state in states
-            if (state.worker_id, state.incarnation) == (worker.id, worker.incarnation)
-        ]
-        return sum(state.held for state in own)
+        return await self._calls.count_held(self._identity, self._hello.worker)
 
     async def _push_some(self, room: int) -> bool:
         """Claim and push; returns whether the worker is to go. Given up when the credit shrinks."""
         began = self._calls.now()
-        claim = asyncio.ensure_future(self._calls.lease(self._identity, self._claim(room)))
+        pushed = self._calls.push(self._identity, self._claim(), most=room, wait=_PARKED_FOR)
+        claim = asyncio.ensure_future(pushed)
         shrunk = asyncio.ensure_future(self._shrunk.wait())
         try:
             await asyncio.wait((claim, shrunk), return_when=asyncio.FIRST_COMPLETED)
@@ -306,23 +296,18 @@ class Session:
             claim.cancel()
         if answer.tasks:
             self._in_flight |= {task.lease_token: task.task_id for task in answer.tasks}
-            pushed = PushedTasks(tasks=answer.tasks, position=answer.position)
-            await self._say("tasks", pushed)
+            await self._say("tasks", PushedTasks(tasks=answer.tasks, position=answer.position))
         elif answer.directive != "drain" and self._calls.now() < began + _PARKED_FOR:
             # Sent away early: the worker has let a lease run out, and must give a sign of life first.
             await self._some_change()
         return answer.directive == "drain"
 
-    def _is_for_us(self, directive: Directive) -> bool:
+    def _is_for_us(self, worker_id: str, incarnation: str | None) -> bool:
         worker = self._hello.worker
-        return (directive.tenant, directive.worker_id, directive.incarnation) == (
-            self._identity.tenant,
-            worker.id,
-            worker.incarnation,
-        )
+        return (worker_id, incarnation) == (worker.id, worker.incarnation)
 
-    def _push_directive(self, directive: Directive) -> None:
-        task = asyncio.create_task(self._tell(pushed_directive(directive)))
+    def _push_directive(self, directive: PushedDirective) -> None:
+        task = asyncio.create_task(self._tell(directive))
         self._busy.add(task)
         task.add_done_callback(self._busy.discard)
 

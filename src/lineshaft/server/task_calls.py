@@ -190,13 +190,10 @@ class TaskCalls(Calling):
 
     async def search(self, identity: Identity, body: Search) -> TaskPage:
         """Find tasks, with the filter in the body."""
-        sort = body.sort or "-created_at"
-        if sort.removeprefix("-") not in SORT_FIELDS:
-            raise Invalid(f"expected one of {', '.join(SORT_FIELDS)}, with - before it or not", field="sort")
         query = Query(
             tenant=identity.tenant,
             filter=fields.task_filter(body),
-            sort=sort,
+            sort=checked_sort(body.sort),
             limit=DEFAULT_LIMIT if body.limit is None else body.limit,
             after=body.after,
             now=self.engine.now(identity.tenant),
@@ -267,6 +264,14 @@ class TaskCalls(Calling):
         answer = views.changed_task(reply.task, position=reply.position, created=created)
         await self._fill(identity, answer, reply.task)
         return answer
+
+
+def checked_sort(sort: str | None) -> str:
+    """Return the sort of a search. Raises `Invalid` (field "sort")."""
+    sort = sort or "-created_at"
+    if sort.removeprefix("-") not in SORT_FIELDS:
+        raise Invalid(f"expected one of {', '.join(SORT_FIELDS)}, with - before it or not", field="sort")
+    return sort
 
 
 def _there(item: replies.EnqueuedTask | LineshaftError) -> bool:

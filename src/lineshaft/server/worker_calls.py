@@ -70,7 +70,7 @@ class WorkerCalls(Calling):
         requester: Requester | None = None,
     ) -> ClaimedTasks | ClaimedTask | None:
         """Lease tasks: a list where `max` was said, else one task or None."""
-        claim = _merged(query or ClaimQuery(), body or Claim())
+        claim = merged_claim(query or ClaimQuery(), body or Claim())
         answer = await self.lease(identity, self.claim_command(identity, claim), requester)
         if claim.max is not None:
             return answer
@@ -143,11 +143,8 @@ class WorkerCalls(Calling):
 
     def give_back(self, identity: Identity, answer: Any) -> None:
         """Release what an answer leases, unburned: it came when its requester had gone. Nobody waits."""
-        tasks = answer.tasks if isinstance(answer, ClaimedTasks | Reported) else [answer]
         ops = tuple(
-            commands.Release(task_id=task.task_id, token=task.lease_token)
-            for task in tasks
-            if isinstance(task, ClaimedTask)
+            commands.Release(task_id=task.task_id, token=task.lease_token) for task in leased_by(answer)
         )
         if ops:
             released = self.engine.submit(commands.Report(tenant=identity.tenant, items=ops))
@@ -226,7 +223,14 @@ class WorkerCalls(Calling):
             return error
 
 
-def _merged(query: ClaimQuery, body: Claim) -> Claim:
+def leased_by(answer: Any) -> list[ClaimedTask]:
+    """Return the tasks that an answer leases."""
+    tasks = answer.tasks if isinstance(answer, ClaimedTasks | Reported) else [answer]
+    return [task for task in tasks if isinstance(task, ClaimedTask)]
+
+
+def merged_claim(query: ClaimQuery, body: Claim) -> Claim:
+    """Return a claim whose scalars stand in query or body. Raises `Invalid` for what stands in both."""
     merged = Claim(worker=body.worker, holding=body.holding)
     for field in ("claim_id", "max", "wait", "lease", "start"):
         setattr(merged, field, fields.once(field, getattr(query, field), getattr(body, field)))

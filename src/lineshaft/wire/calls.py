@@ -393,6 +393,25 @@ OPERATIONS = (
         does="Revoke an API key.",
         section="operations",
     ),
+    Call(
+        name="tenants",
+        method="GET",
+        path="/_tenants",
+        answer=operations.TenantList,
+        scope="admin",
+        does="List the tenants and their partitions.",
+        section="operations",
+    ),
+    Call(
+        name="put_tenant",
+        method="PUT",
+        path="/_tenants/{id}",
+        body=operations.PutTenant,
+        answer=operations.TenantInfo,
+        scope="admin",
+        does="Spread a tenant's tasks over partitions, before it has any.",
+        section="operations",
+    ),
 )
 
 CALLS: dict[str, Call] = {call.name: call for call in (*TASKS, *WORKERS, *OPERATIONS)}

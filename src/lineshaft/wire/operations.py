@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from lineshaft.wire.grammar import Reserved
 from lineshaft.wire.messages import Answer, Instant, Request, Seconds
@@ -119,6 +121,26 @@ class Stats(Answer, kw_only=True):
     store: str
     tier: str
     version: str
+
+
+class PutTenant(Request, kw_only=True):
+    """Over how many partitions a tenant's tasks are spread: 1 to the number of the store's shards."""
+
+    partitions: Annotated[int, Meta(ge=1, le=65_536)]
+
+
+class TenantInfo(Answer, kw_only=True):
+    """A tenant, and the shard of each of its partitions."""
+
+    tenant: str
+    partitions: int
+    shards: list[int]
+
+
+class TenantList(Answer, kw_only=True):
+    """All tenants that are known by an API key or by their partitions, by name."""
+
+    tenants: list[TenantInfo]
 
 
 class NewKey(Request, kw_only=True):
