@@ -205,6 +205,12 @@ def test_memory_wins_over_what_a_read_brings_back(w: World) -> None:
     assert encoded(w.get("a")) == encoded(held)
 
 
+def test_a_closed_queue_takes_what_was_accepted_before_it_was_closed(w: World) -> None:
+    w.set_queue(closed=True)
+    command = Enqueue(tenant="acme", tasks=(w.new("mail", "m-1"),), accepted=True)
+    assert w.apply(command).items[0].created
+
+
 def test_a_closed_queue_takes_no_new_task_but_still_names_those_it_has(w: World) -> None:
     w.enqueue(id="old")
     w.set_queue(closed=True)

@@ -40,10 +40,14 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Enqueue(Command, frozen=True, kw_only=True):
-    """Enqueue tasks, each for itself → `Enqueued`. With `wait_until` (one task only) parks until it ends."""
+    """Enqueue tasks, each for itself → `Enqueued`. With `wait_until` (one task only) parks until it ends.
+
+    `accepted` where they were taken in before, by a store's inbox: a queue closed since does not refuse them.
+    """
 
     tasks: tuple[NewTask, ...]
     conflict_error: bool = False
+    accepted: bool = False
     wait_until: int | None = None
 
 

@@ -19,7 +19,7 @@ def enqueue(memory: Memory, command: Enqueue, ticket: int) -> Enqueued | Found |
     items: list[EnqueuedTask | LineshaftError] = []
     for new in command.tasks:
         try:
-            items.append(_enqueue_one(memory, tenant, new, conflict_error=command.conflict_error))
+            items.append(_enqueue_one(memory, tenant, new, command))
         except LineshaftError as error:
             items.append(error.with_traceback(None))  # which holds on to all that called us
     if command.wait_until is None:
@@ -62,15 +62,15 @@ def wait_over(memory: Memory, wait: Wait) -> None:
     memory.deliveries.append((wait.ticket, reply))
 
 
-def _enqueue_one(memory: Memory, tenant: Tenant, new: NewTask, *, conflict_error: bool) -> EnqueuedTask:
+def _enqueue_one(memory: Memory, tenant: Tenant, new: NewTask, command: Enqueue) -> EnqueuedTask:
     if new.given:
         task = memory.find(tenant, new.id)
         if task is not None:
-            if conflict_error and task.fingerprint != new.fingerprint:
+            if command.conflict_error and task.fingerprint != new.fingerprint:
                 raise Conflict("the task exists with another body", field="task_id", task_id=new.id)
             return EnqueuedTask(task=task.snapshot(), created=False)
     queue = tenant.queue(new.spec.queue)
-    if queue.closed:
+    if queue.closed and not command.accepted:
         raise QueueClosed(f"queue {queue.name!r} is closed", field="queue", task_id=new.id)
     if new.given:
         _forget_expired(memory, tenant, new.id)

@@ -26,6 +26,7 @@ from lineshaft.engine.cluster.tenure import Tenure
 from lineshaft.engine.handle import Handle
 from lineshaft.engine.health import ShardHealth
 from lineshaft.engine.housekeeping import Housekeeping
+from lineshaft.engine.inbox import InboxDrain
 from lineshaft.engine.intake import Intake
 from lineshaft.engine.limits import Limits
 from lineshaft.engine.look_ups import LookUps
@@ -93,6 +94,7 @@ class Runner:
         self._tenure = tenure
         self._tune_gc = tune_gc
         self._pruning = Pruning(self)
+        self._inbox = InboxDrain(self)
         self._housekeeping = Housekeeping(self, confirm=tenure.ask)
         self._life: asyncio.Task[None] | None = None
         self._woken: asyncio.Future[None] | None = None
@@ -163,6 +165,7 @@ class Runner:
         """End what is under way, where nothing is pending any more."""
         if self._life is not None:
             await asyncio.wait([self._life])
+        await self._inbox.stop()
         await self._pruning.stop()
         self._housekeeping.stop()
         self.intake.fail(self.look_ups.handles, "the coordinator closed before the store had confirmed")
@@ -363,6 +366,7 @@ class Runner:
         if self._tune_gc:
             _keep_loaded_from_collector()
         self._pruning.start()
+        self._inbox.start()
         if not exclusive:
             self.open_for_all()
 

@@ -17,13 +17,13 @@ Outcomes of `commit`, and what the engine does with them:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
 from lineshaft.core.batch import Batch, Blob, Census, Change, Snapshot
-from lineshaft.core.commands import Filter
+from lineshaft.core.commands import Filter, NewTask
 from lineshaft.core.task import Task
 from lineshaft.errors import LineshaftError
 
@@ -212,3 +212,31 @@ class Store(Protocol):
 
     def gauges(self) -> dict[str, float]:
         """Return what the store measures of itself, by the name of the metric without its prefix."""
+
+
+class InboxItem(msgspec.Struct, frozen=True):
+    """A task that a user's own transaction has enqueued, and that no shard has taken yet."""
+
+    number: int
+    tenant: str
+    task: NewTask
+
+
+@runtime_checkable
+class Inbox(Protocol):
+    """What a store may be besides: a place where users enqueue within their own transactions.
+
+    The shard takes an item by an ordinary enqueue. The commit that makes the task durable also deletes the
+    item, so that it comes into being once, whenever anybody dies.
+    """
+
+    def watch_inbox(self, shard: int, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake`, in the event loop, whenever there may be something for the shard; return what ends
+        that.
+        """
+
+    async def read_inbox(self, ownership: Ownership, *, limit: int) -> list[InboxItem]:
+        """Read what is there for the shard, the oldest first. Raises `Fenced`."""
+
+    async def clear_inbox(self, ownership: Ownership, numbers: Sequence[int]) -> None:
+        """Delete items whose tasks there were before; silent where they are gone."""
