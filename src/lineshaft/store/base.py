@@ -236,7 +236,9 @@ class Inbox(Protocol):
         """
 
     async def read_inbox(self, ownership: Ownership, *, limit: int) -> list[InboxItem]:
-        """Read what is there for the shard, the oldest first. Raises `Fenced`."""
+        """Read what is there for the shard, the oldest first; also where the ownership is void, for then no
+        commit can follow.
+        """
 
     async def clear_inbox(self, ownership: Ownership, numbers: Sequence[int]) -> None:
         """Delete items whose tasks there were before; silent where they are gone."""

@@ -12,21 +12,22 @@ import contextlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import psycopg
 
 from lineshaft.core.batch import Batch, Blob, Census, Snapshot
 from lineshaft.core.task import State, Task
 from lineshaft.errors import Invalid, Unavailable
-from lineshaft.store.base import Log, Ownership, Page, Query, Roster, StoreInUse, StoreUnusable
+from lineshaft.store.base import InboxItem, Log, Ownership, Page, Query, Roster, StoreInUse, StoreUnusable
 from lineshaft.store.postgres import schema as schemas
 from lineshaft.store.postgres import searching
 from lineshaft.store.postgres.address import Address
 from lineshaft.store.postgres.batches import prepare
 from lineshaft.store.postgres.connections import Connections, connect
 from lineshaft.store.postgres.errors import translated
+from lineshaft.store.postgres.inbox import Inboxes, Listener
 from lineshaft.store.postgres.reading import Reader
 from lineshaft.store.postgres.specs import SpecNumbers
 
@@ -38,8 +39,6 @@ PRUNED_AT_ONCE = 500
 """Tasks deleted in one transaction, between which commits go on."""
 
 _LOG = logging.getLogger("lineshaft.store")
-
-Result = TypeVar("Result")
 
 
 class PostgresStore:
@@ -113,7 +112,8 @@ class PostgresStore:
         opened = self._of(ownership.shard)
         with translated(self.url, writing=True):
             numbers = await opened.numbers_of(ownership)
-            prepared = prepare(ownership, batch, numbers, synchronous=opened.synchronous, taken=[])
+            taken = opened.inboxes.taken(ownership.shard, batch)
+            prepared = prepare(ownership, batch, numbers, synchronous=opened.synchronous, taken=taken)
             try:
                 await opened.committing.run(
                     opened.commit_statement(len(prepared.values)), prepared.values, binary=False
@@ -124,6 +124,7 @@ class PostgresStore:
                     f"{self.url}: rows were not as expected ({error}), they are looked at again"
                 ) from error
         numbers.committed(prepared.new_specs, prepared.highest_seq)
+        opened.inboxes.settled(ownership.shard, taken)
 
     async def get(self, shard: int, keys: Sequence[tuple[str, str]]) -> list[Task | None]:
         opened = self._of(shard)
@@ -172,6 +173,19 @@ class PostgresStore:
                 f"SELECT version, data FROM {self.schema}.swap_roster($1, $2)", (expected, data)
             )
         return Roster(version, bytes(found))
+
+    def watch_inbox(self, shard: int, wake: Callable[[], None]) -> Callable[[], None]:
+        return self._of(shard).listener.watch(shard, wake)
+
+    async def read_inbox(self, ownership: Ownership, *, limit: int) -> list[InboxItem]:
+        opened = self._of(ownership.shard)
+        with translated(self.url):
+            return await opened.inboxes.read(ownership, limit)
+
+    async def clear_inbox(self, ownership: Ownership, numbers: Sequence[int]) -> None:
+        opened = self._of(ownership.shard)
+        with translated(self.url):
+            await opened.inboxes.clear(ownership.shard, numbers)
 
     def congestion(self, shard: int) -> str | None:
         return None
@@ -236,10 +250,15 @@ class _Opened:
         self.reading = Connections(address.conninfo, READING)
         self.searching = Connections(address.conninfo, SEARCHING)
         self.numbers: dict[int, SpecNumbers] = {}
+        self.inboxes = Inboxes(self.schema, self.reading)
+        self.listener = Listener(
+            address.url, address.listen or address.conninfo, self.schema, direct=address.listen is not None
+        )
         self._readers = [Reader(self.schema, shard, self.reading) for shard in range(shards)]
         self._loaders = [Reader(self.schema, shard, self.searching) for shard in range(shards)]
 
     async def close(self) -> None:
+        await self.listener.close()
         for connections in (self.committing, self.reading, self.searching):
             await connections.close()
 
