@@ -9,6 +9,7 @@ from lineshaft.store.conformance import StoreConformance
 from lineshaft.store.conformance.commits import CommitPromises
 from lineshaft.store.conformance.ownership import OwnershipPromises
 from lineshaft.store.conformance.pruning import PruningPromises
+from lineshaft.store.conformance.reading import ReadingPromises
 from lineshaft.store.redis import RedisStore
 from lineshaft.store.urls import open_store
 from tests.servers import KeyValueServer
@@ -30,8 +31,12 @@ class TestValkey(StoreConformance):
         return again
 
 
-class TestValkeyWithoutFunctions(TestValkey):
+class TestValkeyWithoutFunctions(CommitPromises, ReadingPromises, PruningPromises):
     """As where they are forbidden, or older than Redis 7."""
+
+    @pytest.fixture(autouse=True)
+    def server(self, valkey_server: KeyValueServer) -> None:
+        self.valkey = valkey_server
 
     async def make_store(self) -> Store:
         store = open_store(self.valkey.fresh(), shards="3")

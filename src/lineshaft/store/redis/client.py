@@ -52,6 +52,7 @@ class ServerClient:
         self._timed_out = redis.TimeoutError
         self._refused = redis.ResponseError
         common = _settings(options) | {"db": options.db}
+        self._sentinels: Any = None
         if options.service is None:
             host, port = options.hosts[0]
             made = redis.asyncio.Redis(host=host, port=port, **common)
@@ -87,6 +88,8 @@ class ServerClient:
         self._idle.clear()
         for connection in connections:
             await connection.disconnect(nowait=True)
+        for sentinel in self._sentinels.sentinels if self._sentinels is not None else ():
+            await sentinel.aclose()
 
     async def _exchange(self, connection: Any, commands: Sequence[Command]) -> list[Any]:
         self._busy.add(connection)

@@ -420,13 +420,23 @@ local function truncate(keys, args)
   return {DONE, low - first}
 end
 
+-- {format, shards}: make the store where there is none; {format, shards} as they then are.
+local function make(keys, args)
+  local key = keys[1]
+  if call('HSETNX', key, 'format', args[1]) == 1 then
+    call('HSET', key, 'shards', args[2], 'life', life())
+  end
+  return call('HMGET', key, 'format', 'shards')
+end
+
 -- {expected, data}: replace the roster if its version is the expected one; {version, data} as it then is.
 -- After a failover its version rises first: whoever has seen a version that is lost must not replace another.
 local function swap_roster(keys, args)
   local key = keys[1]
   local held = call('HMGET', key, 'version', 'data', 'life')
   local version, data, serving = held[1] or '0', held[2] or '', life()
-  if held[3] and held[3] ~= serving then
+  local served = held[3] or call('HGET', string.gsub(key, 'roster$', 'store'), 'life')
+  if served and served ~= serving then
     version = whole(tonumber(version) + EPOCHS)
     call('HSET', key, 'version', version, 'life', serving)
   elseif version == args[1] then

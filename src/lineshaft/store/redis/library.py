@@ -18,6 +18,7 @@ VERBS = {
     "expire": "allow-oom",
     "truncate": "allow-oom",
     "sweep_specs": "allow-oom",
+    "make": "allow-oom",
     "swap_roster": "allow-oom",
     "look": "no-writes",
     "survey": "no-writes",

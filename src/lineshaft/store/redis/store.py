@@ -298,9 +298,7 @@ class RedisStore:
         """Make the store, or learn how it was made."""
         key, options = f"{{{self._options.prefix}}}:store", self._options
         wanted = options.shards or DEFAULT_SHARDS
-        await self._client.call(key, ("HSETNX", key, "format", str(FORMAT)))
-        await self._client.call(key, ("HSETNX", key, "shards", str(wanted)))
-        [(format, shards)] = await self._client.call(key, ("HMGET", key, "format", "shards"))
+        format, shards = await self._functions.call("make", key, str(FORMAT), str(wanted))
         if int(format) > FORMAT:
             raise SchemaTooNew(
                 f"the store {self.url} is of format {int(format)}, this Lineshaft knows {FORMAT}: update it"
