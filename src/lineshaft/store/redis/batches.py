@@ -7,7 +7,16 @@ import msgspec
 from lineshaft.core.batch import Batch
 from lineshaft.core.task import State, Task
 from lineshaft.store.base import Ownership, Rejected
-from lineshaft.store.redis.rows import Specs, encode, encode_row, identity, place, record_key, shared
+from lineshaft.store.redis.rows import (
+    Specs,
+    encode,
+    encode_changes,
+    encode_row,
+    identity,
+    place,
+    record_key,
+    shared,
+)
 
 Values = list[str | bytes]
 
@@ -31,7 +40,13 @@ def _message(
     rows = _Rows(specs, confirmed)
     for task in batch.tasks:
         rows.add(task)
-    values: Values = [b"", ownership.owner, batch.nonce, encode(batch.counters), encode(batch.changes)]
+    values: Values = [
+        b"",
+        ownership.owner,
+        batch.nonce,
+        encode(batch.counters),
+        encode_changes(batch.changes),
+    ]
     values += rows.new_specs
     forgotten = _add_forgotten(values, batch)
     opened = _add_rows(values, rows.open)

@@ -98,11 +98,7 @@ class ServerClient:
         try:
             if not connection.is_connected:
                 await connection.connect()
-            packed = (
-                connection.pack_command(*commands[0])
-                if len(commands) == 1
-                else (connection.pack_commands(commands))
-            )
+            packed = b"".join([_packed(connection, command) for command in commands])
             await connection.send_packed_command(packed, check_health=False)
             answers = []
             for _ in commands:
@@ -167,6 +163,16 @@ class ClusterClient:
     async def _learn(self) -> None:
         async with self._lock:
             await self._cluster.nodes_manager.initialize()
+
+
+def _packed(connection: Any, command: Command) -> bytes:
+    """Encode a command, in C where that is installed: a commit has thousands of arguments."""
+    try:
+        import hiredis
+    except ImportError:
+        return b"".join(connection.pack_command(*command))
+    packed: bytes = hiredis.pack_command(tuple(command))
+    return packed
 
 
 def _settings(options: Options) -> dict[str, Any]:

@@ -10,6 +10,7 @@ A bucket holds 256 arrivals; within it a row, and each of its blobs, is named by
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import blake2b
@@ -25,7 +26,7 @@ ENDED_HEAD = 39
 
 encode = msgspec.msgpack.Encoder().encode
 decode_counters = msgspec.msgpack.Decoder(Counters).decode
-decode_changes = msgspec.msgpack.Decoder(list[Change]).decode
+_decode_changes = msgspec.msgpack.Decoder(list[Change]).decode
 decode_record_key = msgspec.msgpack.Decoder(tuple[str, str, str]).decode
 _decode_row = msgspec.msgpack.Decoder(Task).decode
 _decode_shared = msgspec.msgpack.Decoder(tuple[str, Spec]).decode
@@ -35,6 +36,8 @@ _MASK = (1 << BUCKET_BITS) - 1
 _NO_SPEC = ("",)
 _DUE = struct.Struct(">dd")
 _KEPT = 50_000
+_SMALL = 400
+_COMPRESSED = b"\xc1"  # what no message begins with
 
 
 def place(seq: int) -> tuple[str, bytes]:
@@ -85,6 +88,17 @@ def prune_at(row: bytes) -> float:
     """Return when an ended row is due to go, -1 for never."""
     due: float = _DUE.unpack_from(row, OPEN_HEAD)[0]
     return due
+
+
+def encode_changes(changes: list[Change]) -> bytes:
+    """Encode what the log tells of a commit, compressed where that is worth it: it is all alike."""
+    raw = encode(changes)
+    return raw if len(raw) < _SMALL else _COMPRESSED + zlib.compress(raw, 1)
+
+
+def decode_changes(data: bytes) -> list[Change]:
+    """Read what `encode_changes` made."""
+    return _decode_changes(zlib.decompress(data[1:]) if data[:1] == _COMPRESSED else data)
 
 
 class Specs:
