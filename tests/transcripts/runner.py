@@ -34,11 +34,12 @@ class Answer:
 class Replay:
     """One transcript against one coordinator."""
 
-    def __init__(self, url: str, api_key: str | None = None) -> None:
+    def __init__(self, url: str, api_key: str | None = None, *, run: str | None = None) -> None:
+        """`run` is what `${run}` stands for; else a new name."""
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
         self._api_key = api_key
-        self._variables = {"run": "t" + secrets.token_hex(4)}
+        self._variables = {"run": run or "t" + secrets.token_hex(4)}
         self._background: dict[str, tuple[threading.Thread, list[Any]]] = {}
         self._sockets: dict[str, ClientConnection] = {}
         self._exits = contextlib.ExitStack()

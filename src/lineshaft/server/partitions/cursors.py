@@ -18,14 +18,14 @@ from lineshaft.errors import Invalid
 class Mark(msgspec.Struct, frozen=True, array_like=True):
     """How far a partition was read: `consumed` tasks of the page after the cursor `after`.
 
-    `key` and `last` (a checksum of the id) are of the last task of these: what is gone from the page since
-    would make the count wrong.
+    `key` is of the last task of these, and `last` has checksums of the last few ids: what is gone from the
+    page since would make the count wrong.
     """
 
     after: str | None = None
     consumed: int = 0
     key: str | int | None = None
-    last: int = 0
+    last: tuple[int, ...] = ()
     done: bool = False
     """Nothing is left."""
 

@@ -38,6 +38,8 @@ class Layout:
         """Of each tenant for which it was ever said."""
         self.on_change: Callable[[], None] = lambda: None
         """Told when `partitions` may be others than before."""
+        self.on_put: Callable[[], Awaitable[None]] | None = None
+        """Awaited when something was put, before that is answered."""
 
     def of(self, tenant: str) -> int:
         """Return how many partitions a tenant has; 1 where nobody said otherwise."""
@@ -52,7 +54,11 @@ class Layout:
             for row in rows
             if isinstance(row, Record) and row.data is not None
         ]
-        self.partitions = {tenant.tenant: tenant.partitions for tenant in stored}
+        self.replace({tenant.tenant: tenant.partitions for tenant in stored})
+
+    def replace(self, partitions: dict[str, int]) -> None:
+        """Know these and no others."""
+        self.partitions = partitions
         self.on_change()
 
     async def put(self, tenant: str, partitions: int) -> None:
@@ -61,3 +67,5 @@ class Layout:
         await self._engine.submit(PutRecord(tenant=self._system, kind=_KIND, key=tenant, data=data))
         self.partitions[tenant] = partitions
         self.on_change()
+        if self.on_put is not None:
+            await self.on_put()

@@ -1,8 +1,7 @@
 """Pages of tasks over all partitions: each is read in order, and the heads are merged.
 
 The cursor says for each partition which page was being read and how far. A page that is read again may have
-changed since, so what was consumed of it is told by the last task and its key, and by number only where that
-task is gone.
+changed since, so what was consumed of it is told by the last tasks and their key, not by their number.
 """
 
 from __future__ import annotations
@@ -18,6 +17,9 @@ from lineshaft.wire import Task, TaskPage
 MOST = 1_000
 _SPARE = 8
 """Tasks that each partition is asked for beyond twice its share, so that few have to be asked twice."""
+
+_TRACES = 4
+"""Ids of the last tasks that a cursor remembers."""
 
 Fetch = Callable[[int, str | None, int], Awaitable[TaskPage]]
 """Read a page of a partition: its number, its cursor, how many tasks."""
@@ -84,7 +86,7 @@ class _Reader:
         """Return the head, and read on where it was the last."""
         task = self._page[self._at]
         self._at += 1
-        last = zlib.crc32(task.task_id.encode())
+        last = (*self._mark.last[1 - _TRACES :], _trace(task))
         self._mark = Mark(self._mark.after, self._at, self._sorting.key(task), last)
         await self._settle()
         return task
@@ -105,18 +107,25 @@ class _Reader:
 
 
 def _already(page: list[Task], mark: Mark, sorting: Sorting) -> int:
-    """Return how many tasks of a page were consumed, as the mark tells it."""
+    """Return how many tasks of a page were consumed, as the mark tells it.
+
+    Where all are gone whose ids are known, what has the same key as the last is told again rather than not.
+    """
     if not mark.consumed or mark.key is None:
         return 0
     at = 0
     while at < len(page) and sorting.precedes(sorting.key(page[at]), mark.key):
         at += 1
-    equal = at
-    while equal < len(page) and sorting.key(page[equal]) == mark.key:
-        equal += 1
-        if zlib.crc32(page[equal - 1].task_id.encode()) == mark.last:
-            return equal
-    return max(at, min(equal, mark.consumed))
+    known, found = frozenset(mark.last), at
+    while at < len(page) and sorting.key(page[at]) == mark.key:
+        at += 1
+        if _trace(page[at - 1]) in known:
+            found = at
+    return found
+
+
+def _trace(task: Task) -> int:
+    return zlib.crc32(task.task_id.encode())
 
 
 async def page_of(fetch: Fetch, *, partitions: int, sort: str, limit: int, after: str | None) -> TaskPage:

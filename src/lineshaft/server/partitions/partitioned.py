@@ -189,13 +189,18 @@ class Partitioned:
             page: TaskPage = await self.parts.ask(partition, identity, "search", body=part)
             return page
 
-        return await page_of(
+        page = await page_of(
             fetch,
             partitions=self.count,
             sort=checked_sort(search.sort),
             limit=DEFAULT_LIMIT if search.limit is None else search.limit,
             after=search.after,
         )
+        # Each partition was read as of all that was acknowledged before; which is all that can be asked for.
+        if search.min_position is not None and search.min_position > page.as_of:
+            reason = f"position {search.min_position} has not been reached"
+            raise Invalid(reason, field="min_position")
+        return page
 
     async def _call_changes(self, identity: Identity, *, query: ChangesQuery | None, **_: Any) -> Changes:
         query = query or ChangesQuery()
