@@ -1,7 +1,10 @@
 -- What a store asks of the database, as functions: their plans are kept by the server's own session, so a call
--- is one round trip also through a pooler that knows no prepared statements. Where a batch or a list of keys comes
--- as arrays the planner cannot know how few rows it will find in tables that it last saw empty: the settings leave
--- it the indexes only.
+-- is one round trip also through a pooler that knows no prepared statements.
+--
+-- A plan is made when a table is small, and still used when it is large. So no statement leaves the planner a choice:
+-- arrays of keys are never joined with a table (which it would read whole for each key), but looked up one by one,
+-- behind an OFFSET 0 that it does not see through, and rows are then deleted by their place (ctid). Nobody moves
+-- them meanwhile, for whoever writes or deletes rows of a shard has locked the shard.
 --
 -- SQLSTATE LS001: the shard is another owner's, or the batch is not the next.
 
@@ -43,15 +46,43 @@ END $$;
 
 CREATE FUNCTION @.forget_ended(p_shard int2, p_seqs int8[]) RETURNS void
 LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
+SET enable_seqscan = off SET jit = off AS $$
 BEGIN
     WITH gone AS (
-        DELETE FROM @.task_ended WHERE shard = p_shard AND seq = ANY (p_seqs) RETURNING spec, state
+        DELETE FROM @.task_ended WHERE ctid = ANY (ARRAY(
+            SELECT x.ctid FROM unnest(p_seqs) AS u (seq) CROSS JOIN LATERAL (
+                SELECT t.ctid FROM @.task_ended AS t WHERE t.shard = p_shard AND t.seq = u.seq OFFSET 0
+            ) AS x
+        )) RETURNING spec, state
     ), counted AS (
         SELECT spec, state, count(*) AS tasks FROM gone GROUP BY spec, state
     )
     UPDATE @.census AS c SET tasks = c.tasks - n.tasks FROM counted AS n
         WHERE c.shard = p_shard AND c.spec = n.spec AND c.state = n.state;
+END $$;
+
+CREATE FUNCTION @.forget_open(p_shard int2, p_seqs int8[]) RETURNS int8
+LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
+DECLARE
+    hit int8;
+BEGIN
+    DELETE FROM @.task_open WHERE ctid = ANY (ARRAY(
+        SELECT x.ctid FROM unnest(p_seqs) AS u (seq) CROSS JOIN LATERAL (
+            SELECT t.ctid FROM @.task_open AS t WHERE t.shard = p_shard AND t.seq = u.seq OFFSET 0
+        ) AS x
+    ));
+    GET DIAGNOSTICS hit = ROW_COUNT;
+    RETURN hit;
+END $$;
+
+CREATE FUNCTION @.forget_blobs(p_shard int2, p_seqs int8[]) RETURNS void
+LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
+BEGIN
+    DELETE FROM @.blob WHERE ctid = ANY (ARRAY(
+        SELECT x.ctid FROM unnest(p_seqs) AS u (seq) CROSS JOIN LATERAL (
+            SELECT b.ctid FROM @.blob AS b WHERE b.shard = p_shard AND b.seq = u.seq OFFSET 0
+        ) AS x
+    ));
 END $$;
 
 CREATE FUNCTION @.put_blobs(p_shard int2, p_seq int8[], p_kind int8[], p_data bytea[]) RETURNS void
@@ -83,14 +114,14 @@ CREATE FUNCTION @.commit_batch(
     taken int8[]
 ) RETURNS void
 LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+SET enable_seqscan = off SET jit = off
 SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     nothing CONSTANT int8 := -9223372036854775808;
     log_slot int2;
     found_position int8;
     found_nonce bytea;
-    hit int8;
+    again int8[];
 BEGIN
     UPDATE @.shard AS s SET position = p_position, nonce = p_nonce, counters = p_counters
         WHERE s.id = p_shard AND s.epoch = p_epoch AND s.owner = p_owner AND s.position = p_position - 1
@@ -114,9 +145,9 @@ BEGIN
     END IF;
 
     IF gone IS NOT NULL THEN
-        DELETE FROM @.task_open AS t WHERE t.shard = p_shard AND t.seq = ANY (gone);
+        PERFORM @.forget_open(p_shard, gone);
         PERFORM @.forget_ended(p_shard, gone);
-        DELETE FROM @.blob AS b WHERE b.shard = p_shard AND b.seq = ANY (gone);
+        PERFORM @.forget_blobs(p_shard, gone);
     END IF;
 
     IF new_seq IS NOT NULL THEN
@@ -128,30 +159,26 @@ BEGIN
     END IF;
 
     IF old_seq IS NOT NULL THEN
-        UPDATE @.task_open AS t
-            SET spec = u.spec, state = u.state, run_at = u.run_at,
-                finished_at = nullif(u.finished_at, nothing), data = u.data
-            FROM unnest(old_seq, old_spec::int4[], old_state::int2[], old_run_at, old_finished_at, old_data)
-                AS u (seq, spec, state, run_at, finished_at, data)
-            WHERE t.shard = p_shard AND t.seq = u.seq;
-        GET DIAGNOSTICS hit = ROW_COUNT;
-        IF hit < cardinality(old_seq) THEN
-            -- Some had ended and run again, or were lost.
-            PERFORM @.forget_ended(p_shard, old_seq);
-            INSERT INTO @.task_open (shard, seq, spec, state, run_at, finished_at, key, id, data)
+        WITH written AS (
+            INSERT INTO @.task_open AS t (shard, seq, spec, state, run_at, finished_at, key, id, data)
                 SELECT p_shard, u.seq, u.spec, u.state, u.run_at, nullif(u.finished_at, nothing), u.key, u.id, u.data
                 FROM unnest(
                     old_seq, old_spec::int4[], old_state::int2[], old_run_at, old_finished_at, old_key, old_id,
                     old_data
                 ) AS u (seq, spec, state, run_at, finished_at, key, id, data)
-                ON CONFLICT (shard, seq) DO NOTHING;
+                ON CONFLICT (shard, seq) DO UPDATE SET spec = excluded.spec, state = excluded.state,
+                    run_at = excluded.run_at, finished_at = excluded.finished_at, data = excluded.data
+                RETURNING t.seq, t.xmax = 0 AS is_new
+        )
+        SELECT array_agg(w.seq) FROM written AS w WHERE w.is_new INTO again;
+        IF again IS NOT NULL THEN
+            -- They had ended and run again, or were lost.
+            PERFORM @.forget_ended(p_shard, again);
         END IF;
     END IF;
 
     IF ended_seq IS NOT NULL THEN
-        DELETE FROM @.task_open AS t WHERE t.shard = p_shard AND t.seq = ANY (ended_seq);
-        GET DIAGNOSTICS hit = ROW_COUNT;
-        IF hit < cardinality(ended_seq) THEN
+        IF @.forget_open(p_shard, ended_seq) < cardinality(ended_seq) THEN
             PERFORM @.forget_ended(p_shard, ended_seq);
         END IF;
         INSERT INTO @.task_ended
@@ -180,8 +207,11 @@ BEGIN
         PERFORM @.put_blobs(p_shard, blob_seq, blob_kind, blob_data);
     END IF;
     IF lost_seq IS NOT NULL THEN
-        DELETE FROM @.blob AS b USING unnest(lost_seq, lost_kind::int2[]) AS u (seq, kind)
-            WHERE b.shard = p_shard AND b.seq = u.seq AND b.kind = u.kind;
+        DELETE FROM @.blob WHERE ctid = ANY (ARRAY(
+            SELECT x.ctid FROM unnest(lost_seq, lost_kind::int2[]) AS u (seq, kind) CROSS JOIN LATERAL (
+                SELECT b.ctid FROM @.blob AS b WHERE b.shard = p_shard AND b.seq = u.seq AND b.kind = u.kind OFFSET 0
+            ) AS x
+        ));
     END IF;
 
     IF record_kind IS NOT NULL THEN
@@ -217,33 +247,39 @@ END $$;
 CREATE FUNCTION @.read_blobs(p_shard int2, p_kind int8[], p_seq int8[])
 RETURNS TABLE (kind int2, seq int8, data bytea)
 LANGUAGE plpgsql STABLE
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+SET enable_seqscan = off SET jit = off
 SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
-        SELECT b.kind, b.seq, b.data FROM unnest(p_kind::int2[], p_seq) AS u (kind, seq)
-        JOIN @.blob AS b ON b.shard = p_shard AND b.seq = u.seq AND b.kind = u.kind;
+        SELECT u.kind, u.seq, x.data FROM unnest(p_kind::int2[], p_seq) AS u (kind, seq) CROSS JOIN LATERAL (
+            SELECT b.data FROM @.blob AS b WHERE b.shard = p_shard AND b.seq = u.seq AND b.kind = u.kind OFFSET 0
+        ) AS x;
 END $$;
 
 -- Pruning holds up commits of its shard, and an acquisition, for as long as a portion takes.
 CREATE FUNCTION @.prune_tasks(p_shard int2, p_epoch int8, p_owner bytea, p_before int8, p_limit int8)
 RETURNS TABLE (tenant text, queue text, state int2, tasks int8)
 LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
+SET enable_seqscan = off SET jit = off AS $$
 #variable_conflict use_column
+DECLARE
+    due int8[];
 BEGIN
     PERFORM FROM @.shard AS s WHERE s.id = p_shard FOR SHARE;
     PERFORM @.require_owned(p_shard, p_epoch, p_owner);
+    SELECT array_agg(d.seq) INTO due FROM (
+        SELECT t.seq FROM @.task_ended AS t WHERE t.shard = p_shard AND t.prune_at <= p_before
+        ORDER BY t.prune_at, t.seq LIMIT p_limit
+    ) AS d;
+    PERFORM @.forget_blobs(p_shard, due);
     RETURN QUERY
-        WITH due AS MATERIALIZED (
-            SELECT t.seq FROM @.task_ended AS t WHERE t.shard = p_shard AND t.prune_at <= p_before
-            ORDER BY t.prune_at, t.seq LIMIT p_limit
-        ), gone AS (
-            DELETE FROM @.task_ended AS t USING due AS d WHERE t.shard = p_shard AND t.seq = d.seq
-            RETURNING t.spec, t.state
-        ), blobs AS (
-            DELETE FROM @.blob AS b USING due AS d WHERE b.shard = p_shard AND b.seq = d.seq
+        WITH gone AS (
+            DELETE FROM @.task_ended WHERE ctid = ANY (ARRAY(
+                SELECT x.ctid FROM unnest(due) AS u (seq) CROSS JOIN LATERAL (
+                    SELECT t.ctid FROM @.task_ended AS t WHERE t.shard = p_shard AND t.seq = u.seq OFFSET 0
+                ) AS x
+            )) RETURNING spec, state
         ), counted AS (
             SELECT g.spec, g.state, count(*) AS tasks FROM gone AS g GROUP BY g.spec, g.state
         ), told AS (
@@ -257,22 +293,24 @@ END $$;
 CREATE FUNCTION @.expire_results(p_shard int2, p_epoch int8, p_owner bytea, p_before int8, p_limit int8)
 RETURNS int8
 LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
+SET enable_seqscan = off SET jit = off AS $$
 DECLARE
-    expired int8;
+    places tid[];
+    due int8[];
 BEGIN
     PERFORM FROM @.shard AS s WHERE s.id = p_shard FOR SHARE;
     PERFORM @.require_owned(p_shard, p_epoch, p_owner);
-    WITH due AS MATERIALIZED (
-        SELECT t.seq FROM @.task_ended AS t WHERE t.shard = p_shard AND t.result_expires_at <= p_before
+    SELECT array_agg(d.place), array_agg(d.seq) INTO places, due FROM (
+        SELECT t.ctid AS place, t.seq FROM @.task_ended AS t WHERE t.shard = p_shard AND t.result_expires_at <= p_before
         ORDER BY t.result_expires_at, t.seq LIMIT p_limit
-    ), gone AS (
-        DELETE FROM @.blob AS b USING due AS d WHERE b.shard = p_shard AND b.seq = d.seq AND b.kind = 1
-    )
-    UPDATE @.task_ended AS t SET result_expires_at = NULL FROM due AS d
-        WHERE t.shard = p_shard AND t.seq = d.seq;
-    GET DIAGNOSTICS expired = ROW_COUNT;
-    RETURN expired;
+    ) AS d;
+    DELETE FROM @.blob WHERE ctid = ANY (ARRAY(
+        SELECT x.ctid FROM unnest(due) AS u (seq) CROSS JOIN LATERAL (
+            SELECT b.ctid FROM @.blob AS b WHERE b.shard = p_shard AND b.seq = u.seq AND b.kind = 1 OFFSET 0
+        ) AS x
+    ));
+    UPDATE @.task_ended SET result_expires_at = NULL WHERE ctid = ANY (places);
+    RETURN coalesce(cardinality(due), 0);
 END $$;
 
 -- Let the log of a shard begin later; what is before goes with its slot.

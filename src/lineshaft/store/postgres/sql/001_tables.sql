@@ -45,9 +45,9 @@ CREATE TABLE @.task_open (
     id text NOT NULL,
     data bytea NOT NULL,
     PRIMARY KEY (shard, seq)
-) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
+) WITH (fillfactor = 35, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
     autovacuum_analyze_scale_factor = 0.2);
-CREATE INDEX task_open_key ON @.task_open (shard, key);
+CREATE INDEX task_open_key ON @.task_open (key);
 
 CREATE TABLE @.task_ended (
     seq int8 NOT NULL,
@@ -63,7 +63,7 @@ CREATE TABLE @.task_ended (
     data bytea NOT NULL,
     PRIMARY KEY (shard, seq)
 ) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 5000);
-CREATE INDEX task_ended_key ON @.task_ended (shard, key);
+CREATE INDEX task_ended_key ON @.task_ended (key);
 CREATE INDEX task_ended_prune ON @.task_ended (shard, prune_at) WHERE prune_at IS NOT NULL;
 CREATE INDEX task_ended_result ON @.task_ended (shard, result_expires_at) WHERE result_expires_at IS NOT NULL;
 
@@ -150,3 +150,13 @@ CREATE VIEW @.tasks AS
         SELECT shard, seq, spec, state, id, run_at, finished_at, prune_at FROM @.task_ended
     ) AS t JOIN @.spec AS s ON s.shard = t.shard AND s.id = t.spec;
 COMMENT ON VIEW @.tasks IS 'The tasks of all tenants, for people who look. Read only.';
+
+-- Where the server knows lz4: the changes of a commit become an eighth, in a fraction of the time of pglz.
+DO $$ BEGIN
+    ALTER TABLE @.log ALTER COLUMN data SET COMPRESSION lz4;
+    FOR n IN 0 .. 7 LOOP
+        EXECUTE format('ALTER TABLE %s ALTER COLUMN data SET COMPRESSION lz4', '@.log_' || n);
+    END LOOP;
+EXCEPTION WHEN feature_not_supported THEN
+    NULL;
+END $$;
