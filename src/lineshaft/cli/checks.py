@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import platform
@@ -18,6 +19,7 @@ import msgspec
 
 from lineshaft.cli.findings import Finding, ok, trouble, warning
 from lineshaft.errors import LineshaftError
+from lineshaft.store.base import Inspectable
 from lineshaft.store.file_lock import Holder, file_system, is_network
 
 if TYPE_CHECKING:
@@ -79,6 +81,9 @@ def store(url: str) -> Iterator[Finding]:
     except LineshaftError as error:
         yield trouble("store", url, error.reason)
         return
+    if isinstance(found, Inspectable):
+        yield from _inspected(found.url, found)
+        return
     if found.tier == "none":
         yield warning(
             "store", found.url, "nothing survives a restart; use sqlite:///jobs.db for what matters"
@@ -89,6 +94,20 @@ def store(url: str) -> Iterator[Finding]:
         yield ok("store", f"{found.url}, survives {found.tier}; a kind of store that is not looked into")
         return
     yield from _sqlite(place)
+
+
+def _inspected(url: str, found: Inspectable) -> Iterator[Finding]:
+    try:
+        tier = asyncio.run(found.inspect())
+    except LineshaftError as error:
+        yield trouble("store", url, error.reason)
+        return
+    if tier == "none":
+        yield warning("store", f"{url}, survives {tier}", "; ".join(found.notices()))
+    else:
+        yield ok("store", f"{url}, survives {tier}")
+        for notice in found.notices():
+            yield warning("store", url, notice)
 
 
 def served_at(url: str) -> str | None:

@@ -95,6 +95,8 @@ def _ready(health: wire.Health) -> Finding:
         return warning(
             "readiness", f"{health.store}: a restart forgets everything", "use --store sqlite:///jobs.db"
         )
+    if health.reason is not None:
+        return warning("readiness", f"{place}: {health.reason}", "see the page of the store in the docs")
     return ok("readiness", place)
 
 

@@ -7,6 +7,7 @@ from lineshaft.errors import Forbidden, Invalid
 from lineshaft.server import fields, metrics, openapi, operation_views
 from lineshaft.server.calling import Calling
 from lineshaft.server.identity import DEFAULT_TENANT, Identity
+from lineshaft.store.base import notices_of
 from lineshaft.values.durations import seconds
 from lineshaft.values.ids import check_name
 from lineshaft.values.instants import format_instant
@@ -137,7 +138,7 @@ class OperationCalls(Calling):
             store=self.engine.store.url,
             tier=self.engine.store.tier,
             owner=self.address,
-            reason=trouble,
+            reason=trouble or "; ".join(notices_of(self.engine.store)) or None,
         )
 
     async def stats(self, identity: Identity) -> Stats:

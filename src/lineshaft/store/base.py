@@ -242,3 +242,22 @@ class Inbox(Protocol):
 
     async def clear_inbox(self, ownership: Ownership, numbers: Sequence[int]) -> None:
         """Delete items whose tasks there were before; silent where they are gone."""
+
+
+@runtime_checkable
+class Inspectable(Protocol):
+    """What a store on a server can do besides: say how its server is, and what people should know of it."""
+
+    async def inspect(self) -> str:
+        """Look at the servers without opening or changing anything; return the tier.
+
+        Raises what `open` raises.
+        """
+
+    def notices(self) -> list[str]:
+        """Return what could not be checked, and what was found to be lost; it is shown, whatever happens."""
+
+
+def notices_of(store: Store) -> list[str]:
+    """Return what people should know of a store."""
+    return store.notices() if isinstance(store, Inspectable) else []

@@ -96,7 +96,11 @@ class WorkerList(Answer, kw_only=True):
 
 
 class Health(Answer, kw_only=True):
-    """`status` is "ok", or what is wrong; `tier` names what a 2xx survives, `owner` who owns the shards."""
+    """`status` is "ok", or what is wrong; `tier` names what a 2xx survives, `owner` who owns the shards.
+
+    Where all is well, `reason` is what one should know of the store all the same, such as what a failover of
+    its server has lost.
+    """
 
     status: str
     store: str | None = None

@@ -77,6 +77,17 @@ class RedisStore:
                 raise
         self._pid = os.getpid()
 
+    async def inspect(self) -> str:
+        """Look at the servers without opening or changing anything; return the tier."""
+        with translated(self.url, opening=True):
+            try:
+                findings = await check(self._client, self._options)
+            finally:
+                if self._pid is None:
+                    await self._client.close()
+        self._notices = findings.notices
+        return findings.tier
+
     async def close(self) -> None:
         mine, self._pid = self._pid == os.getpid(), None
         if mine:
