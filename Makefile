@@ -13,10 +13,10 @@ SEEDS ?= 10000
 MINUTES ?= 10
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint style types contracts format bench soak mutants docs package lock environment clean
+.PHONY: help demo test check lint style types contracts format bench bench-stores soak mutants docs package lock environment clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: $(READY) ## real work, a killed worker, a restarted coordinator, nothing lost
 	$(VENV)/bin/lineshaft demo
@@ -50,6 +50,9 @@ format: $(READY) ## bring the code into shape
 
 bench: $(READY) ## throughput and latency beside other queues, in ten minutes; BENCH="--only lineshaft --quick" for less
 	$(RUN) -m bench $(BENCH)
+
+bench-stores: $(READY) ## the same on every store, beside what else runs on the same servers, in twenty minutes
+	$(RUN) -m bench.stores $(BENCH)
 
 soak: $(READY) ## the simulator over many seeds (SEED, SEEDS), then a crowd of workers (MINUTES)
 	$(RUN) -m tests.simulation --start $(SEED) --seeds $(SEEDS) --keep-going

@@ -51,7 +51,7 @@ def main() -> None:
         versions=versions,
         measured=measured,
     )
-    _print(run)
+    print_run(run)
     if not given.no_write:
         _write(run, into_documents=given.docs or _is_whole(given), say=say)
 
@@ -62,7 +62,9 @@ def _is_whole(given: argparse.Namespace) -> bool:
 
 def _write(run: report.Run, *, into_documents: bool, say: Callable[[str], None]) -> None:
     # What is only a part must not take the place of the whole run of the day.
-    data, text = report.write(run, run.date if into_documents else f"{run.date}-part")
+    data, text = report.write(
+        run, run.date if into_documents else f"{run.date}-part", report.whole(run, link="../../")
+    )
     plot = data.with_suffix(".svg")
     if environment.PYTHON.exists():
         command = [str(environment.PYTHON), "-m", "bench.plot", str(data), str(plot)]
@@ -77,7 +79,8 @@ def _write(run: report.Run, *, into_documents: bool, say: Callable[[str], None])
         say("docs/performance.md and README.md show them")
 
 
-def _print(run: report.Run) -> None:
+def print_run(run: report.Run) -> None:
+    """Print every figure, with the extremes of the rounds."""
     for one in run.measured:
         print(f"\n{one.contender.title}" + (f": {one.failure}" if one.failure else ""))
         for name, figure in one.figures.items():

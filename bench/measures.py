@@ -41,4 +41,17 @@ OWN = {
     "backlog_pick_up_none": Measure("Pick-up p50 with none queued", "ms", False),
     "backlog_pick_up": Measure("Pick-up p50 with 1,000,000 queued", "ms", False),
 }
-MEASURES = SIDE_BY_SIDE | OWN
+STORES = {
+    "commit_1k_p50": Measure("Bare commit of 1 KB, p50", "ms", more=False),
+    "commit_1k_p99": Measure("Bare commit of 1 KB, p99", "ms", more=False),
+    "commit_256k_p50": Measure("Bare commit of 256 KB, p50", "ms", more=False),
+    "commit_256k_p99": Measure("Bare commit of 256 KB, p99", "ms", more=False),
+    "idle_requests": Measure("Requests of an idle coordinator", "/s", more=False),
+    "failover": Measure("From kill -9 until another serves", "s", more=False),
+    "load_enqueue": Measure("1,000,000 queued: written at", RATE),
+    "load_restart": Measure("1,000,000 queued: start until it serves", "s", more=False),
+    "load_memory": Measure("1,000,000 queued: memory a task", "bytes", more=False),
+    "load_store": Measure("1,000,000 queued: in the store, a task", "bytes", more=False),
+}
+"""What is measured of stores alone; see `bench.stores`."""
+MEASURES = SIDE_BY_SIDE | OWN | STORES

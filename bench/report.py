@@ -54,12 +54,12 @@ class Run(msgspec.Struct, kw_only=True):
         return next((one.figures.get(name) for one in self.measured if one.contender.key == key), None)
 
 
-def write(run: Run, name: str) -> list[Path]:
+def write(run: Run, name: str, tables: str) -> list[Path]:
     """Write JSON and Markdown of that name into `bench/results/`; return the files."""
     RESULTS.mkdir(exist_ok=True)
     data, text = RESULTS / f"{name}.json", RESULTS / f"{name}.md"
     data.write_bytes(msgspec.json.format(msgspec.json.encode(run), indent=1) + b"\n")
-    text.write_text(f"# Measured on {run.date}\n\n{whole(run, link='../../')}\n", encoding="utf-8")
+    text.write_text(f"# Measured on {run.date}\n\n{tables}\n", encoding="utf-8")
     return [data, text]
 
 
@@ -118,7 +118,7 @@ def side_by_side(run: Run) -> str:
         if one.failure:
             cells = [f"not measured: {one.failure}", *[""] * (len(COLUMNS) - 1)]
         lines.append([one.contender.title, one.contender.survives, *cells])
-    return _table(["", "Survives", *HEADS], lines)
+    return table(["", "Survives", *HEADS], lines)
 
 
 def losses(run: Run) -> str:
@@ -161,11 +161,11 @@ def targets(run: Run) -> str:
         lines.append(
             [
                 title,
-                f"{_number(figure)} {measure.unit}",
+                f"{number(figure)} {measure.unit}",
                 _goal(measure.reach, measure),
                 _goal(measure.aim, measure),
                 *(
-                    _microseconds(measured.cpu.get(name, {}).get(who))
+                    microseconds(measured.cpu.get(name, {}).get(who))
                     for who in ("server", "client", "worker")
                 ),
             ]
@@ -173,7 +173,7 @@ def targets(run: Run) -> str:
     if not lines:
         return ""
     heads = ["Lineshaft", "Measured", "Reach", "Aim", "Coordinator", "Client", "Worker"]
-    return _table(heads, lines) + (
+    return table(heads, lines) + (
         "\n\n*Reach* is what was set out for on a quiet machine of two cores, *aim* what would be better "
         "still; neither is a promise. The last three columns are processor time a task, in µs."
     )
@@ -188,7 +188,7 @@ def settings(run: Run, link: str) -> str:
         versions = ", ".join(f"{name} {version}" for name, version in one.versions.items())
         lines.append([one.contender.title, f"{one.contender.settings} ([source]({place}))", versions])
     servers = ", ".join(f"{name} {version}" for name, version in sorted(run.versions.items()))
-    return _table(["", "Settings", "Versions"], lines) + (f"\n\nServers: {servers}." if servers else "")
+    return table(["", "Settings", "Versions"], lines) + (f"\n\nServers: {servers}." if servers else "")
 
 
 def _is_own(one: Measured) -> bool:
@@ -205,7 +205,8 @@ def _cell(name: str, figure: float | None) -> str:
     return f"{figure:,.0f}" if SIDE_BY_SIDE[name].more else f"{figure:.2f}"
 
 
-def _number(figure: float) -> str:
+def number(figure: float) -> str:
+    """Return a figure with as many digits as matter."""
     return f"{figure:,.0f}" if figure >= 100 else f"{figure:.2f}"
 
 
@@ -215,11 +216,13 @@ def _goal(goal: float | None, measure: Measure) -> str:
     return f"{'≥' if measure.more else '≤'} {goal:,g}"
 
 
-def _microseconds(cost: float | None) -> str:
+def microseconds(cost: float | None) -> str:
+    """Return a cost with one decimal, nothing for none."""
     return "" if not cost else f"{cost:.1f}"
 
 
-def _table(heads: list[str], rows: list[list[str]]) -> str:
-    texts = ("", "Survives", "Settings", "Versions")
+def table(heads: list[str], rows: list[list[str]]) -> str:
+    """Return a table in Markdown; columns of figures stand at the right."""
+    texts = ("", "On", "Survives", "Settings", "Versions")
     rule = ["---", *("---" if head in texts else "--:" for head in heads[1:])]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (heads, rule, *rows))

@@ -87,9 +87,17 @@ class Unmeasured(Exception):
 
 
 def _one(contender: Contender, sizes: Sizes, servers: Servers) -> dict[str, Any]:
-    scratch = tempfile.mkdtemp(prefix="bench-")
     try:
         url, pid = servers.fresh(contender.server)
+    except NoServer as reason:
+        raise Unmeasured(str(reason)) from None
+    return one(contender, sizes, url, pid)
+
+
+def one(contender: Contender, sizes: Sizes, url: str, pid: int) -> dict[str, Any]:
+    """Run a round of one, on the empty server at `url`. Raises Unmeasured."""
+    scratch = tempfile.mkdtemp(prefix="bench-")
+    try:
         spec = {
             "seconds": sizes.seconds,
             "samples": sizes.samples,
@@ -102,8 +110,6 @@ def _one(contender: Contender, sizes: Sizes, servers: Servers) -> dict[str, Any]
         }
         told = {"BENCH_SPEC": json.dumps(spec), "BENCH_SERVER": url, "BENCH_SCRATCH": scratch}
         return _driven(_command(contender), os.environ | told | {"BENCH_NODE": f"{environment.NODE}/"})
-    except NoServer as reason:
-        raise Unmeasured(str(reason)) from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

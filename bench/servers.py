@@ -1,4 +1,4 @@
-"""Valkey and PostgreSQL for the peers, from the wheels in their environment; started when first needed."""
+"""Valkey and PostgreSQL from the wheels of the peers, OpenSearch as tests have it; started on demand."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from types import TracebackType
 from typing import Self
 
 from bench import environment
+
+SERVERLESS = {"memory": "memory://"}
+"""Stores that have a URL and no server."""
 
 
 class NoServer(Exception):
@@ -38,8 +42,8 @@ class Servers:
 
     def fresh(self, name: str | None) -> tuple[str, int]:
         """Return URL and pid of an empty server of that name; ("", 0) for None. Raises NoServer."""
-        if name is None:
-            return "", 0
+        if name is None or name in SERVERLESS:
+            return SERVERLESS.get(name or "", ""), 0
         process = self._running.get(name)
         if process is None:
             process = self._running[name] = self._start(name)
@@ -64,7 +68,7 @@ class Servers:
         self._folders.append(folder)
         try:
             return subprocess.Popen(
-                [str(environment.PYTHON), "-m", "bench.peers.server", name, folder],
+                _command(name, folder),
                 env=os.environ | {"PYTHONPATH": str(environment.HERE.parent)},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -73,3 +77,9 @@ class Servers:
             )
         except OSError as error:
             raise NoServer(f"the peers' environment is missing: {error}") from None
+
+
+def _command(name: str, folder: str) -> list[str]:
+    if name == "opensearch":
+        return [sys.executable, "-m", "bench.stores.server"]
+    return [str(environment.PYTHON), "-m", "bench.peers.server", name, folder]

@@ -1,4 +1,4 @@
-"""The SQLite store alone: the rows of a bulk enqueue and of a drain, in as many commits as they took."""
+"""A store alone: the rows of a bulk enqueue and of a drain, in as many commits as they took."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from bench.own.lives import NOW, Committer, claimed, completed, queued
 from lineshaft.core.batch import Blob
 from lineshaft.core.task import Spec, Task
+from lineshaft.store.base import Ownership, Store
 from lineshaft.store.urls import open_store
 
 SPEC = Spec(name="noop", queue="bulk")
@@ -21,7 +22,7 @@ async def write_lives(url: str, tasks: int, *, enqueues: int, reports: int) -> t
     """
     store = open_store(url)
     await store.open(address="bench")
-    committer = Committer(store, await store.acquire(0, b"bench"))
+    committer = Committer(store, *await _empty_shard(store))
     chunks = [[_queued(seq) for seq in chunk] for chunk in _split(tasks, enqueues)]
     began = time.perf_counter()
     for rows in chunks:
@@ -39,6 +40,16 @@ async def write_lives(url: str, tasks: int, *, enqueues: int, reports: int) -> t
     drained = time.perf_counter() - began
     await store.close()
     return enqueued, drained
+
+
+async def _empty_shard(store: Store) -> tuple[Ownership, int]:
+    """Return the last shard that holds no tasks, and its position: another one may have served before."""
+    for shard in reversed(range(store.shards)):
+        ownership = await store.acquire(shard, b"bench")
+        snapshot = await store.load(ownership)
+        if not snapshot.tasks and not snapshot.counters.seq:
+            return ownership, snapshot.position
+    raise ValueError(f"{store.url} has no empty shard")
 
 
 def _split(tasks: int, parts: int) -> list[range]:

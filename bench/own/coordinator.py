@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from bench.driving import Spec
 from bench.own.raw import Line
 from bench.usage import cpu_of, rss_of
 
@@ -64,6 +65,11 @@ def coordinator(store: str) -> Iterator[Coordinator]:
         process.terminate()
         process.wait()
         process.stdout.close()
+
+
+def store_of(spec: Spec, name: str = "bench") -> str:
+    """Return the URL of the store that is measured: on the server that was started for it, or SQLite."""
+    return spec.server or sqlite_in(Path(spec.scratch), name)
 
 
 def sqlite_in(folder: Path, name: str = "bench") -> str:

@@ -18,10 +18,10 @@ Blobs = Sequence[tuple[Blob, int, bytes | None]]
 class Committer:
     """Writes batch after batch to a store, at one position after the other."""
 
-    def __init__(self, store: Store, ownership: Ownership) -> None:
+    def __init__(self, store: Store, ownership: Ownership, position: int = 0) -> None:
         self.store = store
         self.ownership = ownership
-        self._position = 0
+        self._position = position
 
     async def commit(self, rows: list[Task], blobs: Blobs, *, last_seq: int) -> None:
         """Make one commit of these rows; `last_seq` is what the shard's counters say."""

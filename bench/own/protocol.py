@@ -12,14 +12,13 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from bench.driving import CALLERS, Spec
 from bench.own import raw
 from bench.own.bare_store import write_lives
-from bench.own.coordinator import Coordinator, coordinator, sqlite_in
-from bench.usage import own_cpu
+from bench.own.coordinator import Coordinator, coordinator, store_of
+from bench.usage import cpu_of, own_cpu
 from lineshaft import __version__
 
 Figures = dict[str, float]
@@ -28,8 +27,9 @@ Figures = dict[str, float]
 class Protocol:
     """One round over one coordinator."""
 
-    def __init__(self, server: Coordinator) -> None:
+    def __init__(self, server: Coordinator, store_pid: int = 0) -> None:
         self._server = server
+        self._store_pid = store_pid
         self.figures: Figures = {}
         self.cpu: dict[str, Figures] = {}
         self.commits: dict[str, int] = {}
@@ -37,13 +37,19 @@ class Protocol:
     def measure(self, name: str, tasks: int, run: Callable[[], float]) -> None:
         """Run something that takes so many seconds, as tasks a second and processor time a task."""
         commits, client, server = self._server.commits(), own_cpu(), self._server.cpu
+        store = self._store_cpu()
         took = run()
         self.cpu[name] = {
             "client": (own_cpu() - client) / tasks * 1e6,
             "server": (self._server.cpu - server) / tasks * 1e6,
         }
+        if self._store_pid:
+            self.cpu[name]["store"] = (self._store_cpu() - store) / tasks * 1e6
         self.commits[name] = self._server.commits() - commits
         self.figures[name] = tasks / took
+
+    def _store_cpu(self) -> float:
+        return cpu_of(self._store_pid) if self._store_pid else 0.0
 
     def pick_up(self, samples: int) -> None:
         """Measure how soon a parked claim has a task."""
@@ -54,21 +60,21 @@ class Protocol:
 
 def one_round(spec: Spec) -> dict[str, Any]:
     """Measure everything once."""
-    folder = Path(spec.scratch)
     tasks = max(400, spec.drain // 400 * 400)
     singles = max(CALLERS, tasks // 4)
-    with coordinator(sqlite_in(folder)) as server:
+    with coordinator(store_of(spec)) as server:
         url = server.url
         raw.enqueue_bulk(url, "warm", 400)
         raw.drain(url, "warm", 400)
-        round = Protocol(server)
+        round = Protocol(server, spec.server_pid)
         round.measure("raw_bulk", tasks, lambda: raw.enqueue_bulk(url, "bulk", tasks))
         round.measure("raw_drain", tasks, lambda: raw.drain(url, "bulk", tasks))
         round.measure(
             "raw_single_64", singles, lambda: raw.enqueue_singly(url, "single", singles, connections=CALLERS)
         )
         round.pick_up(spec.samples)
-    _bare_store(round, tasks, folder)
+    if spec.server != "memory://":
+        _bare_store(round, tasks, store_of(spec, "bare"))
     return {
         "figures": round.figures,
         "cpu": round.cpu,
@@ -77,11 +83,11 @@ def one_round(spec: Spec) -> dict[str, Any]:
     }
 
 
-def _bare_store(round: Protocol, tasks: int, folder: Path) -> None:
+def _bare_store(round: Protocol, tasks: int, url: str) -> None:
     cpu, began = own_cpu(), time.perf_counter()
     enqueued, drained = asyncio.run(
         write_lives(
-            sqlite_in(folder, "bare"),
+            url,
             tasks,
             enqueues=round.commits["raw_bulk"],
             reports=round.commits["raw_drain"],

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 from bench.driving import AsyncContender, Spec
-from bench.own.coordinator import coordinator, sqlite_in
+from bench.own.coordinator import coordinator, store_of
 from bench.telling import Handler
 from lineshaft import App, __version__
 
@@ -24,7 +23,7 @@ class OverHTTP(AsyncContender):
         self._stack = AsyncExitStack()
 
     async def open(self) -> None:
-        self._coordinator = self._stack.enter_context(coordinator(sqlite_in(Path(self.spec.scratch))))
+        self._coordinator = self._stack.enter_context(coordinator(store_of(self.spec)))
         self.server_pid = self._coordinator.pid
         await self._connect(App(self._coordinator.url))
 
@@ -69,7 +68,7 @@ class Embedded(OverHTTP):
     """Client, coordinator and worker in this one process."""
 
     async def open(self) -> None:
-        await self._connect(App(sqlite_in(Path(self.spec.scratch))))
+        await self._connect(App(store_of(self.spec)))
 
     async def start_worker(self, environment: dict[str, str]) -> int:
         os.environ.update({name: environment[name] for name in ("BENCH_TELL", "BENCH_DRAIN")})

@@ -1,0 +1,1 @@
+"""Lineshaft on each of its stores, beside what else runs on the same servers: `python -m bench.stores`."""
