@@ -129,7 +129,8 @@ class Link:
             await self._commit(ownership, batch)
         finally:
             self.committing = False
-        self.disk.checker.hearing.stalled(began, self._now())
+        if ownership.epoch == self.disk.checker.epoch:  # else the answer came when another listened already
+            self.disk.checker.hearing.stalled(began, self._now())
 
     async def _commit(self, ownership: Ownership, batch: Batch) -> None:
         fault = self._chance.draw("commits", "refused", "stall", "answer_lost", "timed_out", "fence")

@@ -23,6 +23,9 @@ class ClientGone(Exception):
 class AnsweringProtocol(HttpToolsProtocol):
     """The half of a connection that writes."""
 
+    farewell = False
+    """Each answer is the last of its connection; set on the class, when the coordinator leaves."""
+
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
         self.cycle: Any
@@ -55,7 +58,8 @@ class AnsweringProtocol(HttpToolsProtocol):
         if cycle.disconnected:
             return
         cycle.response_started = cycle.response_complete = True
-        self._write(response, keep_alive=cycle.keep_alive, bodiless=cycle.scope["method"] == "HEAD")
+        keep_alive = cycle.keep_alive and not self.farewell
+        self._write(response, keep_alive=keep_alive, bodiless=cycle.scope["method"] == "HEAD")
         cycle.message_event.set()
         cycle.on_response()
 
@@ -75,7 +79,8 @@ class AnsweringProtocol(HttpToolsProtocol):
             task.add_done_callback(self.tasks.discard)
             return
         exchange.response_complete = True
-        self._write(response, keep_alive=exchange.keep_alive, bodiless=exchange.request.method == "HEAD")
+        keep_alive = exchange.keep_alive and not self.farewell
+        self._write(response, keep_alive=keep_alive, bodiless=exchange.request.method == "HEAD")
         self.on_response_complete()
 
     async def _answer_later(self, exchange: Exchange, response: Response) -> None:

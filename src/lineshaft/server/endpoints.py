@@ -17,6 +17,9 @@ from lineshaft.values.rawjson import MAX_DEPTH
 from lineshaft.wire import Call, Claim, Enqueue, Health, Item, Nothing, Report
 from lineshaft.wire.messages import OptionalRaw, Request
 
+_OF_THE_PROCESS = frozenset({"root", "live", "ready", "metrics", "openapi"})
+_OF_ALL_TENANTS = frozenset({"keys", "new_key", "revoke_key", "tenants", "put_tenant"})
+_NOT_TWICE = frozenset({"retry", "promote", "delete", "new_key", "revoke_key"})
 _LEVELS = {"fail": 2, "bulk": 2, "report": 4}
 """How deep a payload may lie inside the message, where that is not 1."""
 _ENDED = ("completed", "failed", "cancelled")
@@ -33,6 +36,10 @@ class Endpoint:
     def __init__(self, call: Call, limits: Limits) -> None:
         self.call = call
         self.media = call.media.encode()
+        self.placed = call.name not in _OF_THE_PROCESS
+        """Whether only the owner of a shard can answer it."""
+        self.of_all_tenants = call.name in _OF_ALL_TENANTS
+        """Whether that shard is the one in which API keys and tenants are."""
         self.writes = call.method != "GET" and call.scope != "read"
         self.limit = limits.batch if call.name in _LEVELS else limits.payload + limits.envelope
         self._most = limits.items
@@ -125,6 +132,24 @@ class Endpoint:
     def leases(self, message: Any) -> bool:
         """Tell whether the answer may lease tasks to whoever asks."""
         return self.call.name == "claim" or (self.call.name == "report" and message.claim is not None)
+
+    def may_repeat(self, message: Any) -> bool:
+        """Tell whether sending the request again, where its outcome is unknown, does no harm."""
+        name = self.call.name
+        if name == "enqueue":
+            return message.task_id is not None
+        if name == "bulk":
+            return all(isinstance(item, LineshaftError) or item.task_id is not None for item in message)
+        return name not in _NOT_TWICE and not name.endswith("_many")
+
+    def hurried(self, query: Any, message: Any) -> None:
+        """Let the request wait for nothing."""
+        if self._query_waits:
+            query.wait = None
+        name = self.call.name
+        claim = message if name == "claim" else message.claim if name == "report" else None
+        if claim is not None:
+            claim.wait = None
 
     def status(self, query: Any, answer: Any) -> int:
         """Return the status of a success."""

@@ -8,7 +8,13 @@ from collections.abc import Iterable
 from lineshaft.errors import Malformed, UnsupportedMediaType
 
 _ONCE = {b"host", b"content-type", b"authorization", b"origin", b"last-event-id", b"content-encoding"}
-_KEPT = _ONCE | {b"accept", b"traceparent", b"content-length", b"transfer-encoding"}
+FORWARDED = b"lineshaft-forwarded"
+"""For whom another coordinator asks, signed; see `trust.py`."""
+ROSTER = b"lineshaft-roster"
+"""The version of the roster by which that coordinator asks us."""
+HURRY = b"lineshaft-hurry"
+"""The request is not to wait for anything."""
+_KEPT = _ONCE | {b"accept", b"traceparent", b"content-length", b"transfer-encoding", FORWARDED, ROSTER, HURRY}
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
@@ -43,6 +49,22 @@ class Headers:
     def authorization(self) -> str | None:
         """Return the credentials."""
         return self._text(b"authorization")
+
+    @property
+    def forwarded(self) -> bytes | None:
+        """Return what another coordinator says of whom it asks for, unchecked."""
+        return self._values.get(FORWARDED)
+
+    @property
+    def roster_version(self) -> int:
+        """Return by which version of the roster we are asked."""
+        told = self._values.get(ROSTER, b"")
+        return int(told) if told.isdigit() and len(told) < 19 else 0
+
+    @property
+    def hurries(self) -> bool:
+        """Whether the request is not to wait."""
+        return HURRY in self._values
 
     @property
     def traceparent(self) -> str | None:

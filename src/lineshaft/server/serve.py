@@ -9,16 +9,20 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import uvicorn
 
 from lineshaft.engine.clock import Clock
 from lineshaft.engine.engine import Engine
+from lineshaft.engine.limits import Limits as EngineLimits
 from lineshaft.errors import Invalid
 from lineshaft.server.app import Application
 from lineshaft.server.calls import Calls
+from lineshaft.server.cluster import Cluster
 from lineshaft.server.handshake import EdgeWebSocket
 from lineshaft.server.hosts import AllowedHosts, is_loopback, split_address
 from lineshaft.server.identity import KeyRing
@@ -31,6 +35,9 @@ from lineshaft.version import __version__
 _log = logging.getLogger("lineshaft.server")
 _BACKLOG = 2_048
 _MANY_FILES = 1 << 20
+_FAREWELL = 1.0
+"""Seconds for which a coordinator that leaves others behind still answers, each connection once more."""
+_GLANCE = 0.02
 _ECHO = 0.25
 """Seconds within which a second signal is the first one's echo: `timeout` and process managers signal a
 process and then its group.
@@ -65,7 +72,7 @@ class Coordinator:
 
     def stop_at_once(self) -> None:
         """Shut down without waiting for requests under way."""
-        self._server.should_exit = self._server.force_exit = True
+        self._server.leave_at_once()
 
 
 async def serve(settings: ServerSettings, *, announce: Callable[[Coordinator], None] | None = None) -> None:
@@ -99,12 +106,24 @@ async def running(
         host, _ = split_address(settings.listen)
     except ValueError as error:
         raise Invalid(str(error), field="listen") from None
+    named = _named(settings.address)
     with _bound(settings.listen) as listening:
         url = _url(host, listening)
-        engine = Engine(store or open_store(settings.store), clock=clock, address=url, tune_gc=store is None)
-        async with engine:
+        engine = Engine(
+            store or open_store(settings.store),
+            clock=clock,
+            limits=_engine_limits(settings),
+            address=settings.address or url,
+            version=__version__,
+            tune_gc=store is None,
+        )
+        async with engine, contextlib.AsyncExitStack() as stack:
             keys = KeyRing(engine, engine.clock.now)
-            await keys.load()
+            cluster: Cluster | None = None
+            if engine.membership is None:
+                await keys.load()
+            else:
+                cluster = await stack.enter_async_context(Cluster.join(engine, keys))
             if not is_loopback(host) and not keys.required and not settings.insecure:
                 raise InsecureListen(
                     f"{settings.listen} can be reached from other machines, but there is no API key: make "
@@ -112,10 +131,12 @@ async def running(
                     "or say --insecure",
                     field="listen",
                 )
-            calls = Calls(engine, keys, max_payload=settings.limits.payload, address=url)
-            hosts = AllowedHosts(host, settings.allowed_hosts)
-            application = Application(calls, keys, hosts=hosts, limits=settings.limits)
-            server = Server(configuration(application, settings), application)
+            calls = Calls(engine, keys, max_payload=settings.limits.payload, address=engine.address)
+            if cluster is not None:
+                cluster.serve(calls)
+            hosts = AllowedHosts(host, (*settings.allowed_hosts, *named))
+            application = Application(calls, keys, hosts=hosts, limits=settings.limits, cluster=cluster)
+            server = Server(configuration(application, settings), application, engine=engine)
             serving = asyncio.create_task(server.serve(sockets=[listening]))
             try:
                 await server.ready(serving)
@@ -128,11 +149,15 @@ async def running(
 class Server(uvicorn.Server):
     """Uvicorn's server, which leaves signals to us and sends away whoever waits before it shuts down."""
 
-    def __init__(self, config: uvicorn.Config, application: Application) -> None:
-        """`config` is what `configuration` gives."""
+    def __init__(
+        self, config: uvicorn.Config, application: Application, *, engine: Engine | None = None
+    ) -> None:
+        """`engine` is told to hand over to other coordinators, if there are any, before the end."""
         self._leaving = asyncio.Event()
+        self._at_once = asyncio.Event()
         super().__init__(config)
         self._application = application
+        self._engine = engine
         self.finished = asyncio.Event()
 
     @property
@@ -144,6 +169,12 @@ class Server(uvicorn.Server):
     def should_exit(self, wanted: bool) -> None:
         if wanted:
             self._leaving.set()
+
+    def leave_at_once(self) -> None:
+        """Shut down without waiting for anybody."""
+        self.force_exit = True
+        self._at_once.set()
+        self._leaving.set()
 
     async def main_loop(self) -> None:
         """Wait until it is to leave; uvicorn would look ten times a second, also where nothing happens."""
@@ -162,14 +193,66 @@ class Server(uvicorn.Server):
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        engine = self._engine
+        others = engine is not None and engine.membership is not None
+        if engine is not None and others:
+            # Still listening: what comes meanwhile waits and goes to the new owners.
+            await self._unless_at_once(engine.hand_over(), self.config.timeout_graceful_shutdown)
         self._application.close()
+        if others:
+            await self._unless_at_once(self._see_off(), _FAREWELL)
         await super().shutdown(sockets)
+
+    async def _see_off(self) -> None:
+        """Answer on, each answer the last of its connection: so nobody is cut off in the middle of asking."""
+        protocol: Any = self.config.http_protocol_class
+        protocol.farewell = True
+        while self.server_state.connections:  # noqa: ASYNC110  # uvicorn tells nobody when the last has gone
+            await asyncio.sleep(_GLANCE)
+
+    async def _unless_at_once(self, work: Coroutine[Any, Any, None], seconds: float | None) -> None:
+        """Do something for so long, or until it is to leave at once."""
+        tasks: list[asyncio.Future[Any]] = [
+            asyncio.ensure_future(work),
+            asyncio.ensure_future(self._at_once.wait()),
+        ]
+        try:
+            await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        if not tasks[0].cancelled() and (error := tasks[0].exception()) is not None:
+            _log.error("the shutdown went wrong", exc_info=error)
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         try:
             await super().serve(sockets)
         finally:
             self.finished.set()
+
+
+def _engine_limits(settings: ServerSettings) -> EngineLimits:
+    if not 1 <= settings.ownership_lease <= 300:
+        raise Invalid("expected 1s to 5m", field="ownership_lease")
+    return EngineLimits(ownership_lease=round(settings.ownership_lease * 1000))
+
+
+def _named(address: str | None) -> list[str]:
+    """Return the host of an address that is given, for it is one by which we are called."""
+    if address is None:
+        return []
+    try:
+        parts = urlsplit(address)
+        host, place = (
+            parts.hostname,
+            f"http://{parts.netloc}" if parts.port != 0 and "@" not in parts.netloc else "",
+        )
+    except ValueError:
+        host, place = None, ""
+    if host is None or place != address.rstrip("/"):
+        raise Invalid(f"expected http://HOST:PORT, not {address!r}", field="address")
+    return [host]
 
 
 def configuration(application: Application, settings: ServerSettings) -> uvicorn.Config:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from uvicorn.protocols.utils import ClientDisconnected
 
-from lineshaft.errors import Invalid, LineshaftError, Malformed, Retryable
+from lineshaft.errors import Invalid, LineshaftError, Malformed, NotOwner, Retryable, Unavailable
 from lineshaft.server.calls import Calls
 from lineshaft.server.endpoints import Endpoint
 from lineshaft.server.identity import Identity
@@ -205,6 +205,9 @@ class Session:
     ) -> None:
         try:
             type, body = await take(envelope)
+        except NotOwner:
+            moved = Unavailable("the shard is moving to another coordinator", retry_after=1.0)
+            await self._refuse(envelope.id, moved)
         except LineshaftError as error:
             await self._refuse(envelope.id, error)
         else:
@@ -253,7 +256,7 @@ class Session:
                 continue
             try:
                 drained = await self._push_some(min(room, 1_000))
-            except Retryable as error:
+            except (NotOwner, Retryable) as error:
                 await asyncio.sleep(error.retry_after or 1.0)
             else:
                 if drained:

@@ -39,6 +39,10 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`Host` names served besides those that `listen` implies; "*" allows all."""
     insecure: bool = False
     """Listen beyond this machine although there is no API key."""
+    address: str | None = None
+    """Where other coordinators on the same store reach this one; None: where it listens."""
+    ownership_lease: float = 5.0
+    """Seconds that others wait for this coordinator before they take its shards over."""
     grace: float = 10.0
     """Seconds that requests under way are given at a shutdown."""
     limits: Limits = Limits()

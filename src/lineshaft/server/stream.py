@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from lineshaft.errors import NotOwner, Retryable
 from lineshaft.server.calls import Calls
 from lineshaft.server.identity import Identity
 from lineshaft.wire import ChangesQuery
@@ -43,8 +44,8 @@ async def stream_changes(calls: Calls, identity: Identity, query: ChangesQuery, 
             ]
             await _chunk(send, b"".join(lines) or b": still here\n\n")
             followed = await calls.follow(identity, followed.next, limit=_BATCH, wait=_KEEP_ALIVE)
-    except asyncio.CancelledError:
-        # The client has gone, or the coordinator goes.
+    except (asyncio.CancelledError, NotOwner, Retryable):
+        # The client has gone, or the coordinator goes, or the shard: who follows comes back with its cursor.
         await send({"type": "http.response.body", "body": b""})
 
 

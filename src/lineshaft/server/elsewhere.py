@@ -1,0 +1,117 @@
+"""Calls made at other coordinators by this one itself, for tenants whose tasks are spread over shards."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from lineshaft.errors import BY_TYPE, LineshaftError, NotOwner, Unavailable
+from lineshaft.server.calls import Calls
+from lineshaft.server.change_calls import Expired
+from lineshaft.server.endpoints import Endpoint
+from lineshaft.server.forwarding import Ask, Forwarder
+from lineshaft.server.identity import Identity
+from lineshaft.server.responses import Response
+from lineshaft.server.settings import Limits
+from lineshaft.wire import CALLS, Call, ClaimedTasks, ErrorBody
+
+_encode = msgspec.json.Encoder().encode
+
+
+class RemoteCalls:
+    """Makes a call where the shard of the identity's tenant is, which may come to be here."""
+
+    def __init__(self, forwarder: Forwarder, calls: Calls) -> None:
+        self._forwarder = forwarder
+        self._calls = calls
+        self._endpoints = {name: Endpoint(call, Limits()) for name, call in CALLS.items()}
+        self._decoders: dict[tuple[str, int], msgspec.json.Decoder[Any]] = {}
+
+    async def call(
+        self,
+        call: Call,
+        identity: Identity,
+        *,
+        id: str | None = None,
+        query: Any = None,
+        body: Any = None,
+        traceparent: str | None = None,
+    ) -> Any:
+        """Make a call and return its answer struct. Raises `LineshaftError`; cancelled, it hangs up."""
+        path = call.path if id is None else call.path.replace("{id}", quote(id, safe=""))
+        headers = [(b"content-type", b"application/json")] if call.body is not None else []
+        if traceparent is not None:
+            headers.append((b"traceparent", traceparent.encode("latin-1")))
+        ask = Ask(
+            tenant=identity.tenant,
+            identity=identity,
+            method=call.method,
+            target=path + _parameters(query),
+            headers=headers,
+            body=b"" if call.body is None else b"{}" if body is None else _encode(body),
+            may_repeat=lambda: self._endpoints[call.name].may_repeat(body),
+        )
+        while True:
+            # In a task of its own: whoever serves a request may have none.
+            response = await asyncio.get_running_loop().create_task(self._forwarder.forward(ask))
+            if response is not None:
+                return self._read(call, response)
+            try:
+                return await self._calls.call(
+                    call, identity, id=id, query=query, body=body, traceparent=traceparent
+                )
+            except NotOwner:
+                continue  # it has moved on
+
+    def _read(self, call: Call, response: Response) -> Any:
+        if response.status == 204:
+            return None
+        if response.status >= 300 and response.status not in call.statuses:
+            raise _refusal(response)
+        decoder = self._decoders.get((call.name, response.status))
+        if decoder is None:
+            decoder = msgspec.json.Decoder(_answer(call, response.status))
+            self._decoders[call.name, response.status] = decoder
+        try:
+            return decoder.decode(response.body)
+        except msgspec.MsgspecError as error:
+            raise Unavailable(
+                f"another coordinator answered `{call.name}` in a way that is not understood here: {error}"
+            ) from None
+
+
+def _answer(call: Call, status: int) -> Any:
+    """Return the struct of an answer; a claim that is made here always says `max`."""
+    if call.name == "claim":
+        return ClaimedTasks
+    return call.variant if status == 202 else call.answer
+
+
+def _refusal(response: Response) -> LineshaftError:
+    try:
+        told = msgspec.json.decode(response.body, type=ErrorBody)
+    except msgspec.MsgspecError:
+        return Unavailable(f"another coordinator answered with status {response.status}", retry_after=1.0)
+    info = told.error
+    if info.earliest is not None:
+        return Expired(info.reason, info.earliest)
+    kind = BY_TYPE.get(info.type, LineshaftError)
+    return kind(info.reason, field=info.field, task_id=info.task_id, retry_after=told.retry_after)
+
+
+def _parameters(query: msgspec.Struct | None) -> str:
+    if query is None:
+        return ""
+    given = {name: _spelled(value) for name, value in msgspec.to_builtins(query).items() if value is not None}
+    return f"?{urlencode(given)}" if given else ""
+
+
+def _spelled(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return ",".join(str(one) for one in value)
+    return str(value)
