@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from lineshaft.store.base import Store
 from lineshaft.store.conformance import StoreConformance
 from lineshaft.store.urls import open_store
-from tests.servers import PostgresServer
+
+_NUMBERS = itertools.count()
 
 
 class TestPostgresStore(StoreConformance):
     @pytest.fixture(autouse=True)
-    def place(self, postgres_server: PostgresServer) -> None:
-        self.server = postgres_server
+    def place(self, database: str) -> None:
+        self.database = database
 
     async def make_store(self) -> Store:
-        return open_store(self.server.fresh() + "?shards=2")
+        return open_store(f"{self.database}?shards=2&schema=conformance_{next(_NUMBERS)}")
 
     async def reopen(self, store: Store) -> Store:
         """Return another object, as a restarted process has it."""
