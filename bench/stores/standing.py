@@ -3,8 +3,8 @@
 Figures: `idle_requests` (requests a second that the store's server counts while the coordinator does
 nothing); with `queued` tasks of 100 bytes waiting: `load_enqueue` (tasks a second), `load_restart` (seconds
 from the start of a coordinator until it serves), `load_memory` (bytes a task in the coordinator),
-`load_store` (bytes a task in the store); `failover` (seconds from `kill -9` of the coordinator that serves until
-another has handed out a task that was enqueued afterwards, the median of some).
+`load_store` (bytes a task in the store); `failover` (seconds from `kill -9` of the coordinator that serves
+until another has handed out a task that was enqueued afterwards, the median of some).
 """
 
 from __future__ import annotations
