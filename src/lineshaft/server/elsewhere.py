@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from lineshaft.errors import BY_TYPE, LineshaftError, NotOwner, Unavailable
+from lineshaft.server import fields
 from lineshaft.server.calls import Calls
 from lineshaft.server.change_calls import Expired
 from lineshaft.server.endpoints import Endpoint
@@ -16,7 +17,7 @@ from lineshaft.server.forwarding import Ask, Forwarder
 from lineshaft.server.identity import Identity
 from lineshaft.server.responses import Response
 from lineshaft.server.settings import Limits
-from lineshaft.wire import CALLS, Call, ClaimedTasks, ErrorBody
+from lineshaft.wire import CALLS, Call, ErrorBody
 
 _encode = msgspec.json.Encoder().encode
 
@@ -28,7 +29,7 @@ class RemoteCalls:
         self._forwarder = forwarder
         self._calls = calls
         self._endpoints = {name: Endpoint(call, Limits()) for name, call in CALLS.items()}
-        self._decoders: dict[tuple[str, int], msgspec.json.Decoder[Any]] = {}
+        self._decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 
     async def call(
         self,
@@ -58,7 +59,7 @@ class RemoteCalls:
             # In a task of its own: whoever serves a request may have none.
             response = await asyncio.get_running_loop().create_task(self._forwarder.forward(ask))
             if response is not None:
-                return self._read(call, response)
+                return self._read(call, query, body, response)
             try:
                 return await self._calls.call(
                     call, identity, id=id, query=query, body=body, traceparent=traceparent
@@ -66,15 +67,15 @@ class RemoteCalls:
             except NotOwner:
                 continue  # it has moved on
 
-    def _read(self, call: Call, response: Response) -> Any:
+    def _read(self, call: Call, query: Any, body: Any, response: Response) -> Any:
         if response.status == 204:
             return None
         if response.status >= 300 and response.status not in call.statuses:
             raise _refusal(response)
-        decoder = self._decoders.get((call.name, response.status))
+        type = _answer(call, query, body, response.status)
+        decoder = self._decoders.get(type)
         if decoder is None:
-            decoder = msgspec.json.Decoder(_answer(call, response.status))
-            self._decoders[call.name, response.status] = decoder
+            decoder = self._decoders[type] = msgspec.json.Decoder(type)
         try:
             return decoder.decode(response.body)
         except msgspec.MsgspecError as error:
@@ -83,11 +84,14 @@ class RemoteCalls:
             ) from None
 
 
-def _answer(call: Call, status: int) -> Any:
+def _answer(call: Call, query: Any, body: Any, status: int) -> Any:
     """Return the struct of an answer; a claim that is made here always says `max`."""
-    if call.name == "claim":
-        return ClaimedTasks
-    return call.variant if status == 202 else call.answer
+    varies = False
+    if call.name in ("enqueue", "put"):
+        varies = query is not None and fields.wait(query.wait) > 0 and status != 202
+    elif call.name == "cancel":
+        varies = body is not None and body.lease_token is not None
+    return call.variant if varies else call.answer
 
 
 def _refusal(response: Response) -> LineshaftError:

@@ -96,7 +96,7 @@ class TaskCalls(Calling):
         results = await self._results(identity, [item.task for item in reply.items if _there(item)])
         answered = iter(reply.items)
         items = [
-            _bulk_error(new) if isinstance(new, LineshaftError) else _bulk_item(next(answered), results)
+            bulk_error(new) if isinstance(new, LineshaftError) else _bulk_item(next(answered), results)
             for new in news
         ]
         return BulkAnswer(items=items, position=reply.position)
@@ -280,7 +280,7 @@ def _there(item: replies.EnqueuedTask | LineshaftError) -> bool:
 
 def _bulk_item(item: replies.EnqueuedTask | LineshaftError, results: dict[int, bytes | None]) -> BulkItem:
     if isinstance(item, LineshaftError):
-        return _bulk_error(item)
+        return bulk_error(item)
     row = item.task
     if item.created:
         return BulkItem(status=201, task_id=row.id, state=views.word(row.state), created=True)
@@ -294,5 +294,6 @@ def _bulk_item(item: replies.EnqueuedTask | LineshaftError, results: dict[int, b
     )
 
 
-def _bulk_error(error: LineshaftError) -> BulkItem:
+def bulk_error(error: LineshaftError) -> BulkItem:
+    """Return what is answered of a task that was refused."""
     return BulkItem(status=error.status, task_id=error.task_id, error=raw(views.error_info(error)))

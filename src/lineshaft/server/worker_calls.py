@@ -17,6 +17,7 @@ from lineshaft.server.calling import Calling
 from lineshaft.server.identity import Identity
 from lineshaft.values.durations import parse_duration
 from lineshaft.values.ids import check_task_id
+from lineshaft.values.partitions import MARK
 from lineshaft.wire import (
     UNSET,
     CancelItem,
@@ -87,7 +88,12 @@ class WorkerCalls(Calling):
     ) -> ClaimedTasks:
         """Submit a claim; cancelled, it leaves nothing leased to a requester who has gone."""
         reply, tasks = await self._handed_over(identity, command, requester)
-        return ClaimedTasks(tasks=tasks, position=reply.position, directive=views.directive(reply.directive))
+        answer = ClaimedTasks(
+            tasks=tasks, position=reply.position, directive=views.directive(reply.directive)
+        )
+        if reply.held and MARK in identity.tenant:
+            answer.held = list(reply.held)
+        return answer
 
     async def _handed_over(
         self, identity: Identity, command: commands.Claim | commands.Report, requester: Requester | None

@@ -93,6 +93,8 @@ class ClaimedTasks(Answer, kw_only=True):
     tasks: list[ClaimedTask]
     position: int
     directive: Directive = "continue"
+    held: list[str] | None = None
+    """Tokens of all that the worker holds: told to coordinators that asked for a partition of a tenant."""
 
 
 class Start(Request, kw_only=True):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lineshaft.errors import Invalid, LineshaftError, NotFound
-from lineshaft.server import fields
+from lineshaft.server import fields, views
 from lineshaft.server.change_calls import Followed
 from lineshaft.server.identity import Identity
 from lineshaft.server.partitions import merging
@@ -19,7 +19,7 @@ from lineshaft.server.partitions.measuring import queue_states, stats_reply
 from lineshaft.server.partitions.pages import page_of
 from lineshaft.server.partitions.parts import Parts
 from lineshaft.server.partitions.tokens import bare
-from lineshaft.server.task_calls import DEFAULT_LIMIT, checked_sort
+from lineshaft.server.task_calls import DEFAULT_LIMIT, bulk_error, checked_sort
 from lineshaft.server.worker_calls import Requester, merged_claim
 from lineshaft.wire import (
     BulkAnswer,
@@ -146,17 +146,19 @@ class Partitioned:
         **_: Any,
     ) -> BulkAnswer:
         items = [_named(item, self._calls.new_id) for item in body]
+        told: dict[int, BulkItem] = {}
         split: dict[int, list[int]] = {}
         for index, item in enumerate(items):
-            of = 0 if isinstance(item, LineshaftError) else self.parts.of(item.task_id or "")
-            split.setdefault(of, []).append(index)
+            if isinstance(item, LineshaftError):
+                told[index] = bulk_error(item)
+            else:
+                split.setdefault(self.parts.of(item.task_id or ""), []).append(index)
         answers: list[BulkAnswer] = await self._each(
             identity,
             "bulk",
             {of: [items[i] for i in part] for of, part in (split or {0: []}).items()},
             traceparent,
         )
-        told: dict[int, BulkItem] = {}
         for part, answer in zip(split.values(), answers, strict=False):
             for index, item in zip(part, answer.items, strict=True):
                 told[index] = item if items[index] is body[index] else _unnamed(item)
@@ -295,15 +297,17 @@ class Partitioned:
         )
 
     async def _apply(self, identity: Identity, items: Sequence[Any]) -> tuple[list[ItemAnswer], int]:
+        told: dict[int, ItemAnswer] = {}
         split: dict[int, list[int]] = {}
         bodies: dict[int, Report] = {}
         for index, item in enumerate(items):
-            of = 0 if isinstance(item, LineshaftError) else self.parts.of(item.task_id)
-            split.setdefault(of, []).append(index)
+            if isinstance(item, LineshaftError):
+                told[index] = views.item_answer(item)
+            else:
+                split.setdefault(self.parts.of(item.task_id), []).append(index)
         for of, part in (split or {0: []}).items():
             bodies[of] = Report(items=[_unmarked(of, items[index]) for index in part])
         answers: list[Reported] = await self._each(identity, "report", bodies)
-        told: dict[int, ItemAnswer] = {}
         for part, answer in zip(split.values(), answers, strict=False):
             told.update(zip(part, answer.items, strict=True))
         return [told[index] for index in range(len(items))], max(answer.position for answer in answers)
@@ -398,6 +402,4 @@ def _unnamed(item: BulkItem) -> BulkItem:
 
 
 def _unmarked(partition: int, item: Any) -> Any:
-    if isinstance(item, LineshaftError):
-        return item
     return msgspec.structs.replace(item, lease_token=bare(partition, item.lease_token))

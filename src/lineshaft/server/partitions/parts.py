@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from lineshaft.core import commands
-from lineshaft.errors import LineshaftError, NotOwner, Retryable
+from lineshaft.errors import LineshaftError, NotOwner, Retryable, Unavailable
 from lineshaft.server import views
 from lineshaft.server.change_calls import Followed
 from lineshaft.server.identity import Identity
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 NOWHERE = "lineshaft:nowhere"
 """A queue that nobody uses: who asks for its tasks wants none, but is heard."""
+
+_PATIENCE = 1.0
+"""Seconds for which a claim waits for another coordinator before it goes on without it: it would wait for the
+next owner of the shard."""
 
 
 class Elsewhere(Protocol):
@@ -150,12 +154,20 @@ class Parts:
     ) -> Leased:
         elsewhere = self.calls.elsewhere
         assert elsewhere is not None
-        answer = await elsewhere.call(CALLS["claim"], who, body=_as_message(command, wait))
+        asked = asyncio.ensure_future(elsewhere.call(CALLS["claim"], who, body=_as_message(command, wait)))
+        try:
+            await asyncio.wait([asked], timeout=wait / 1000 + _PATIENCE)
+            if not asked.done():
+                raise Unavailable(f"partition {partition} does not answer just now", retry_after=1.0)
+        finally:
+            asked.cancel()
+        answer = asked.result()
         tasks = self._marked(partition, answer.tasks)
         return Leased(
             tasks,
             position=answer.position,
             directive=answer.directive,
+            held=[marked(partition, token) for token in answer.held or ()],
             repeated=command.max == 0,
             abandon=lambda: self.give_back(who, tasks),
             give_back=lambda tasks: self.give_back(who, tasks),
