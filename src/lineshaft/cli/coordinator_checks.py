@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MAX_SKEW = 1.0
 LOOKED_AT = 20
 """Tasks that are asked about one by one; of a long backlog those that have waited longest."""
+SILENT_COORDINATOR = 10.0
+"""Seconds; with the usual ownership lease it would be dead long before."""
 OF_LATE = 100
 """Failed tasks that are looked through."""
 SILENT = 2 / 3
@@ -41,6 +43,7 @@ async def coordinator(session: Session, *, expected: bool, served_at: str | None
     except LineshaftError as error:
         return [*found, _unready(error, session.url)]
     found.append(_ready(health))
+    found += _others(health)
     try:
         stats: wire.Stats = await session.call("stats", timeout=5)
         queues: wire.QueueList = await session.call("queues", timeout=5)
@@ -98,6 +101,43 @@ def _ready(health: wire.Health) -> Finding:
     if health.reason is not None:
         return warning("readiness", f"{place}: {health.reason}", "see the page of the store in the docs")
     return ok("readiness", place)
+
+
+def _others(health: wire.Health) -> Iterator[Finding]:
+    """Say who else is on the store, and what keeps them from reaching each other."""
+    coordinators = health.coordinators
+    if coordinators is None:
+        return
+    for one in coordinators:
+        place = one.address or "a coordinator inside an App"
+        what = f"{place} has {len(one.shards)} shards" + (", and is leaving" if one.leaving else "")
+        twins = sum(other.address == one.address for other in coordinators)
+        loopback = urlsplit(one.address).hostname in ("127.0.0.1", "localhost", "::1")
+        if not one.address:
+            yield warning("coordinators", f"{what}; others cannot reach it", "let it say an address")
+        elif twins > 1:
+            yield warning(
+                "coordinators", f"{what}; so says another", "give each an address of its own (--address)"
+            )
+        elif loopback and len(coordinators) > 1 and not _is_loopback_only(coordinators):
+            yield warning(
+                "coordinators",
+                f"{what}; other machines cannot reach it there",
+                "start it with --address http://HOST:PORT",
+            )
+        elif one.silent_for > SILENT_COORDINATOR:
+            yield warning(
+                "coordinators", f"{what}, and is silent for {one.silent_for:.0f} s", "look after it"
+            )
+        else:
+            yield ok("coordinators", what + (" (asked here)" if one.here else ""))
+    versions = sorted({one.version for one in coordinators})
+    if len(versions) > 1:
+        yield warning("versions", f"the coordinators are {', '.join(versions)}", "bring all to the same")
+
+
+def _is_loopback_only(coordinators: Sequence[wire.CoordinatorInfo]) -> bool:
+    return all(urlsplit(one.address).hostname in ("127.0.0.1", "localhost", "::1") for one in coordinators)
 
 
 def _skew(stats: wire.Stats) -> Finding:

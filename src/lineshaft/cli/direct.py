@@ -16,7 +16,7 @@ from lineshaft.wire import CALLS
 async def call_store(url: str, name: str, *, id: str | None = None, body: Any = None) -> Any:
     """Open the store, make the call of that name as its operator, and close it.
 
-    Raises `StoreInUse` where a coordinator has it open, and what else opening raises.
+    Raises `StoreInUse` where a coordinator is at work on it, and what else opening raises.
     """
     store = open_store(url)
     if store.tier == "none":
@@ -25,7 +25,9 @@ async def call_store(url: str, name: str, *, id: str | None = None, body: Any = 
             code=ExitCode.USAGE,
             hint="name a store that lasts, such as --store sqlite:///jobs.db, or a coordinator with --url",
         )
-    async with Engine(store, address="one command, no address") as engine:
+    # Where others may share the store they could not reach us: there must be none.
+    address = "one command, no address" if store.exclusive else ""
+    async with Engine(store, address=address, alone=True) as engine:
         ring = KeyRing(engine, engine.clock.now)
         await ring.load()
         return await Calls(engine, ring).call(CALLS[name], ANYBODY, id=id, body=body)

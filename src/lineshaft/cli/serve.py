@@ -44,6 +44,25 @@ async def serve(
             "--allowed-host", metavar="NAME", help="Also serve this `Host` (may be repeated; * serves all)."
         ),
     ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            envvar="LINESHAFT_ADDRESS",
+            metavar="URL",
+            help="Where other coordinators on the same store reach this one (http://HOST:PORT); default: "
+            "where it listens.",
+            show_default=False,
+        ),
+    ] = None,
+    ownership_lease: Annotated[
+        str,
+        typer.Option(
+            "--ownership-lease",
+            metavar="DURATION",
+            help="How long other coordinators wait for this one before they take its shards over.",
+        ),
+    ] = "5s",
     grace: Annotated[
         str,
         typer.Option("--grace", metavar="DURATION", help="How long requests may take to finish at SIGTERM."),
@@ -59,6 +78,8 @@ async def serve(
         listen=listen,
         allowed_hosts=tuple(allowed_host or ()),
         insecure=insecure,
+        address=address,
+        ownership_lease=seconds_of(ownership_lease, "--ownership-lease"),
         grace=seconds_of(grace, "--grace"),
     )
     start_logging(log_level, as_json=session.out.as_json)

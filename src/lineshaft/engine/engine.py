@@ -55,11 +55,13 @@ class Engine:
         address: str = "",
         nonces: Callable[[], bytes] | None = None,
         version: str = "",
+        alone: bool = False,
         tune_gc: bool = False,
     ) -> None:
         """`address` is where other coordinators reach this one, and is told to whoever is refused the store;
-        `nonces` gives 16 random bytes at each call; `version` is shown to people; `tune_gc` keeps what was
-        loaded from the cyclic collector (for a process that does nothing else)."""
+        `nonces` gives 16 random bytes at each call; `version` is shown to people; `alone`: a store on which
+        another coordinator is at work is refused (`StoreInUse`), though it might be shared; `tune_gc` keeps
+        what was loaded from the cyclic collector (for a process that does nothing else)."""
         self.store = store
         self.clock: Clock = SystemClock() if clock is None else clock
         self.limits = Limits() if limits is None else limits
@@ -75,6 +77,7 @@ class Engine:
         self.membership: Membership | None = None
         """Our part in that roster; None where the store is ours alone."""
         self._version = version
+        self._alone = alone
         self._tenure = Tenure()
         self._readers: dict[int, BlobReader] = {}
         self._listeners: list[tuple[Callable[[Directive], bool], Callable[[Directive], None]]] = []
@@ -111,6 +114,8 @@ class Engine:
             address=self.address,
             version=self._version,
         )
+        if self._alone:
+            await self.membership.require_alone()
         await self.membership.join()
         self.membership.begin()
         await self.holdings.open()

@@ -15,7 +15,7 @@ from lineshaft.core.commands import Enqueue
 from lineshaft.core.replies import EnqueuedTask
 from lineshaft.engine.admission import weigh
 from lineshaft.engine.handle import Handle
-from lineshaft.errors import Fenced, LineshaftError, Retryable
+from lineshaft.errors import Fenced, LineshaftError, NotOwner, Retryable
 from lineshaft.store.base import Inbox, InboxItem, Ownership
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class InboxDrain:
 
     def _refuse(self, items: list[InboxItem], error: BaseException) -> BaseException | None:
         """Leave in the inbox what will not be taken as it is; return the error where it may pass."""
-        if isinstance(error, Retryable) or not isinstance(error, LineshaftError):
+        if isinstance(error, NotOwner | Retryable) or not isinstance(error, LineshaftError):
             return error
         for item in items:
             self._refused.add(item.number)

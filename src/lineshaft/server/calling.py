@@ -36,6 +36,8 @@ class Calling:
         self.max_payload = max_payload
         self.address = address
         self.responses: Mapping[int, int] = {} if responses is None else responses
+        self.forwarded: Mapping[str, int] = {}
+        """Requests that went to other coordinators, by how they ended."""
         self.partitioned: dict[str, Partitioned] = {}
         """Tenants whose calls are split over partitions, by name; see `server.partitions`."""
         self.elsewhere: Elsewhere | None = None

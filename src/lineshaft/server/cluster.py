@@ -87,6 +87,7 @@ class Cluster:
         """Let calls that concern several shards reach those of the others."""
         self._calls = calls
         calls.elsewhere = RemoteCalls(self._forwarder, calls)
+        calls.forwarded = self._forwarder.counts
 
     # -- requests that are another's ---------------------------------------------------------------
 

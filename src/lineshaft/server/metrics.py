@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+import msgspec
+
 from lineshaft.core.replies import QueueState, StatsReply
 from lineshaft.core.task import State
 from lineshaft.engine.metrics import Histogram
@@ -52,8 +54,17 @@ class RequestMetrics:
         return self._by_status
 
 
+class Family(msgspec.Struct, frozen=True):
+    """A family of samples; its name stands without the prefix."""
+
+    name: str
+    kind: str
+    about: str
+    samples: list[tuple[dict[str, str], float]]
+
+
 def render(
-    stats: StatsReply,
+    stats: StatsReply | None,
     queues: Iterable[QueueState],
     requests: Mapping[int, int],
     *,
@@ -64,8 +75,9 @@ def render(
     pending_bytes: int,
     shards: Iterable[ShardMetrics],
     gauges: Mapping[str, float],
+    cluster: Iterable[Family] = (),
 ) -> str:
-    """Return the metrics of one tenant and of the process."""
+    """Return the metrics of one tenant and of the process; `stats` None where the tenant is another's."""
     page = _Page()
     page.family(
         "lineshaft_info",
@@ -80,6 +92,19 @@ def render(
         "Answers by status.",
         [({"status": str(status)}, count) for status, count in sorted(requests.items())],
     )
+    if stats is not None:
+        _tenant(page, stats)
+    page.family("lineshaft_pending_bytes", "gauge", "Accepted and not yet durable.", [({}, pending_bytes)])
+    for family in cluster:
+        page.family(f"lineshaft_{family.name}", family.kind, family.about, family.samples)
+    for name, measured in sorted(gauges.items()):
+        page.family(f"lineshaft_store_{name}", "gauge", "Measured by the store itself.", [({}, measured)])
+    _queues(page, list(queues))
+    _shards(page, list(shards))
+    return page.text()
+
+
+def _tenant(page: _Page, stats: StatsReply) -> None:
     page.family(
         "lineshaft_events_total",
         "counter",
@@ -91,15 +116,9 @@ def render(
         ("workers", stats.workers, "Workers seen lately."),
         ("waiting_claims", stats.waiting_claims, "Claims parked until a task comes."),
         ("waiting_results", stats.waiting_results, "Requests that wait for a task to end."),
-        ("pending_bytes", pending_bytes, "Accepted and not yet durable."),
         ("position", stats.position, "The last commit."),
     ):
         page.family(f"lineshaft_{name}", "gauge", about, [({}, value)])
-    for name, measured in sorted(gauges.items()):
-        page.family(f"lineshaft_store_{name}", "gauge", "Measured by the store itself.", [({}, measured)])
-    _queues(page, list(queues))
-    _shards(page, list(shards))
-    return page.text()
 
 
 def _shards(page: _Page, shards: list[ShardMetrics]) -> None:

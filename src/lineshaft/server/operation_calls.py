@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from lineshaft.core import commands, replies
-from lineshaft.errors import Forbidden, Invalid
-from lineshaft.server import fields, metrics, openapi, operation_views
+from lineshaft.errors import Forbidden, Invalid, NotOwner
+from lineshaft.server import cluster_metrics, fields, metrics, openapi, operation_views
 from lineshaft.server.calling import Calling
 from lineshaft.server.identity import DEFAULT_TENANT, Identity
 from lineshaft.store.base import notices_of
@@ -132,13 +132,14 @@ class OperationCalls(Calling):
 
     async def ready(self, identity: Identity) -> Health:
         """Say whether the coordinator can take work."""
-        trouble = self.engine.trouble()
+        trouble, cluster = self.engine.trouble(), self.engine.health().cluster
         return Health(
             status="ok" if trouble is None else "unavailable",
             store=self.engine.store.url,
             tier=self.engine.store.tier,
             owner=self.address,
             reason=trouble or "; ".join(notices_of(self.engine.store)) or None,
+            coordinators=None if cluster is None else operation_views.coordinators(cluster),
         )
 
     async def stats(self, identity: Identity) -> Stats:
@@ -161,12 +162,19 @@ class OperationCalls(Calling):
         )
 
     async def metrics(self, identity: Identity) -> str:
-        """Return the metrics of the caller's tenant and of the process."""
-        stats = await self.engine.submit(commands.Stats(tenant=identity.tenant))
-        queues = await self.engine.submit(commands.Queues(tenant=identity.tenant))
+        """Return the metrics of the caller's tenant and of the process.
+
+        Of several coordinators the one that has the tenant's shard tells of its tasks, so that they are not
+        counted twice.
+        """
+        try:
+            stats = await self.engine.submit(commands.Stats(tenant=identity.tenant))
+            queues = await self.engine.submit(commands.Queues(tenant=identity.tenant))
+        except NotOwner:
+            return self.metrics_page(None, [])
         return self.metrics_page(stats, queues)
 
-    def metrics_page(self, stats: replies.StatsReply, queues: list[replies.QueueState]) -> str:
+    def metrics_page(self, stats: replies.StatsReply | None, queues: list[replies.QueueState]) -> str:
         """Return a tenant's counts and the metrics of the process as Prometheus reads them."""
         return metrics.render(
             stats,
@@ -179,6 +187,7 @@ class OperationCalls(Calling):
             pending_bytes=self.engine.pending_bytes,
             shards=self.engine.metrics(),
             gauges=self.engine.store.gauges(),
+            cluster=cluster_metrics.sample(self.engine, self.forwarded),
         )
 
     async def openapi(self, identity: Identity) -> dict[str, object]:

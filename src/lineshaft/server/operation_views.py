@@ -6,11 +6,12 @@ from typing import cast
 
 from lineshaft.core import replies
 from lineshaft.core.task import State
+from lineshaft.engine.health import ClusterHealth
 from lineshaft.server.identity import StoredKey
 from lineshaft.server.views import amounts
 from lineshaft.values.durations import seconds
 from lineshaft.values.instants import format_instant
-from lineshaft.wire import Key, Queue, WorkerInfo
+from lineshaft.wire import CoordinatorInfo, Key, Queue, WorkerInfo
 from lineshaft.wire.operations import Scope
 
 
@@ -54,6 +55,23 @@ def worker(state: replies.WorkerState) -> WorkerInfo:
         names=None if state.names is None else list(state.names),
         position=state.position,
     )
+
+
+def coordinators(cluster: ClusterHealth) -> list[CoordinatorInfo]:
+    """Return the coordinators on the store, in order of their addresses."""
+    infos = [
+        CoordinatorInfo(
+            address=member.address,
+            shards=member.shards,
+            here=member.id == cluster.id,
+            leaving=member.leaving,
+            version=member.version,
+            joined_at=format_instant(member.joined_at),
+            silent_for=round(member.silent_for, 3),
+        )
+        for member in cluster.members
+    ]
+    return sorted(infos, key=lambda info: info.address)
 
 
 def key(stored: StoredKey, secret: str | None = None) -> Key:

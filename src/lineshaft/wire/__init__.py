@@ -17,6 +17,7 @@ from lineshaft.wire.history import (
 )
 from lineshaft.wire.messages import UNSET, ErrorBody, ErrorInfo, Raw, raw
 from lineshaft.wire.operations import (
+    CoordinatorInfo,
     Drain,
     Health,
     Key,
@@ -118,6 +119,7 @@ __all__ = [
     "ClaimedTasks",
     "Complete",
     "CompleteItem",
+    "CoordinatorInfo",
     "Credit",
     "Credited",
     "Drain",

@@ -95,8 +95,25 @@ class WorkerList(Answer, kw_only=True):
     workers: list[WorkerInfo]
 
 
+class CoordinatorInfo(Answer, kw_only=True):
+    """A coordinator on the same store, as seen by the one that was asked (`here`)."""
+
+    address: str
+    """Where the others reach it; empty where they cannot."""
+    shards: list[int]
+    here: bool
+    leaving: bool
+    version: str
+    joined_at: Instant
+    silent_for: Seconds
+    """Since something was heard of it; past 7/10 of its ownership lease it is taken for dead."""
+
+
 class Health(Answer, kw_only=True):
     """`status` is "ok", or what is wrong; `tier` names what a 2xx survives, `owner` who owns the shards.
+
+    Where several coordinators may share the store, `coordinators` are all of them with their shards, and
+    `owner` is the one that was asked.
 
     Where all is well, `reason` is what one should know of the store all the same, such as what a failover of
     its server has lost.
@@ -107,6 +124,7 @@ class Health(Answer, kw_only=True):
     tier: str | None = None
     owner: str | None = None
     reason: str | None = None
+    coordinators: list[CoordinatorInfo] | None = None
 
 
 class Stats(Answer, kw_only=True):

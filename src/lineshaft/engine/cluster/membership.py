@@ -35,7 +35,7 @@ from lineshaft.engine.cluster.tenure import Tenure
 from lineshaft.engine.limits import Limits
 from lineshaft.errors import NotOwner, Unavailable
 from lineshaft.store.base import Roster as Record
-from lineshaft.store.base import Store, StoreUnusable
+from lineshaft.store.base import Store, StoreInUse, StoreUnusable
 
 Result = TypeVar("Result")
 Step = Callable[[Roster], Roster]
@@ -123,6 +123,25 @@ class Membership(Tenure):
         self._standing: list[asyncio.Future[None]] = []
 
     # -- joining and leaving ---------------------------------------------------------------------
+
+    async def require_alone(self) -> None:
+        """Wait until nobody takes part. Raises `StoreInUse` where somebody lives."""
+        beats: dict[bytes, int] = {}
+        while True:
+            record = await self._ask(self._store.read_roster())
+            roster, now = self._read(record), self._clock.monotonic()
+            self._sightings.see(roster.members, now)
+            for member in roster.members:
+                if beats.setdefault(member.id, member.beat) != member.beat:
+                    where = member.address or "an App inside another process"
+                    raise StoreInUse(f"a coordinator is at work on {self._store.url}: {where}")
+            dead = self._sightings.dead(now)
+            if len(dead) == len(roster.members):
+                if dead:
+                    data = steps.encode(steps.remove(roster, dead))
+                    await self._ask(self._store.swap_roster(record.version, data))
+                return
+            await self._clock.sleep(self.lease * BEAT / 1000)
 
     async def join(self) -> None:
         """Take part. Raises what the store raises where that fails."""
