@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection, AsyncRawCursor
@@ -22,6 +22,7 @@ from lineshaft.store.postgres.arrays import DUMPERS
 
 Row: TypeAlias = tuple[Any, ...]
 Connection: TypeAlias = AsyncConnection[Row]
+Result = TypeVar("Result")
 
 
 async def connect(conninfo: str) -> Connection:
@@ -52,22 +53,31 @@ class Connections:
         await self._forget_idle()
 
     async def run(self, sql: str, values: Sequence[Any] = (), *, binary: bool = True) -> list[Row]:
-        """Run one statement; return its rows. Raises `psycopg.Error`.
+        """Run one statement; return its rows. Raises `psycopg.Error`; see `use`."""
 
-        On a connection that was found broken it is run again on a new one: it may have been run already.
+        async def run(connection: Connection) -> list[Row]:
+            cursor = connection.cursor(binary=binary)
+            await cursor.execute(sql, values)
+            return [] if cursor.description is None else await cursor.fetchall()
+
+        return await self.use(run)
+
+    async def use(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
+        """Do something with a connection. Raises what it raises.
+
+        Where the connection, kept from before, is found broken it is done again on a new one: the server may
+        have done it already.
         """
         while True:
-            async with self.one() as (connection, kept):
+            async with self._one() as (connection, kept):
                 try:
-                    cursor = connection.cursor(binary=binary)
-                    await cursor.execute(sql, values)
-                    return [] if cursor.description is None else await cursor.fetchall()
+                    return await work(connection)
                 except psycopg.OperationalError:
                     if not kept or not connection.closed or self._closed:
                         raise
 
     @asynccontextmanager
-    async def one(self) -> AsyncIterator[tuple[Connection, bool]]:
+    async def _one(self) -> AsyncIterator[tuple[Connection, bool]]:
         """Lend a connection, and tell whether it was used before."""
         async with self._room:
             if self._closed:

@@ -97,11 +97,15 @@ class Reader:
 
     async def load(self, ownership: Ownership) -> Snapshot:
         """Read what the shard holds in memory, as of one instant."""
-        async with self._connections.one() as (connection, _), connection.transaction():
-            await _forget_unused_specs(connection, self.schema, ownership)
-        async with self._connections.one() as (connection, _), connection.transaction():
-            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            return await self._load(connection, ownership)
+
+        async def load(connection: Connection) -> Snapshot:
+            async with connection.transaction():
+                await _forget_unused_specs(connection, self.schema, ownership)
+            async with connection.transaction():
+                await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                return await self._load(connection, ownership)
+
+        return await self._connections.use(load)
 
     async def _load(self, connection: Connection, ownership: Ownership) -> Snapshot:
         async def rows(sql: str, *values: Any) -> list[Row]:
