@@ -25,7 +25,8 @@ async def serve(
             "--store",
             envvar="LINESHAFT_STORE",
             metavar="URL",
-            help="sqlite:///jobs.db (relative), sqlite:////srv/jobs.db (absolute), memory:// (forgets).",
+            help="sqlite:///jobs.db (relative), sqlite:////srv/jobs.db (absolute), memory:// (forgets), "
+            "postgresql://…, redis://… or valkey://…, elasticsearch://… or opensearch://….",
         ),
     ] = "sqlite:///lineshaft.db",
     listen: Annotated[
@@ -83,8 +84,9 @@ async def serve(
         grace=seconds_of(grace, "--grace"),
     )
     start_logging(log_level, as_json=session.out.as_json)
-    # Uvicorn's lines about itself say nothing that ours does not.
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    # Uvicorn's lines about itself say nothing that ours does not; the store's client tells of every request.
+    for talkative in ("uvicorn.error", "elastic_transport"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
 
     def announce(coordinator: Coordinator) -> None:
         if session.out.as_json:
