@@ -19,19 +19,44 @@ _OVERHEAD = 200
 _HOLES = 1_000
 
 
+class CacheRoom:
+    """The bytes that the caches of all shards share; what came first goes first, whosever it is.
+
+    A shard that is busy has all the room while the others are idle.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        self.bytes = 0
+        self.count = 0
+        """Entries over all caches."""
+        self._order: deque[tuple[BlobCache, Key]] = deque()
+        """Entries as they came, some of which may be gone. The first key of a dict from whose front much was
+        deleted would be found only behind all the holes."""
+
+    def took(self, cache: BlobCache, key: Key) -> None:
+        """Note that a cache has an entry more; its bytes are counted already."""
+        self.count += 1
+        self._order.append((cache, key))
+
+    def keep_bounds(self) -> None:
+        """Drop what is too much."""
+        while self.bytes > self.most_bytes:
+            cache, key = self._order.popleft()
+            cache.drop(key)
+        if len(self._order) > 2 * self.count + _HOLES:
+            self._order = deque(dict.fromkeys((cache, key) for cache, key in self._order if key in cache))
+
+
 class BlobCache:
-    """The blobs of one shard that were committed lately, bounded by bytes; the oldest go first.
+    """The blobs of one shard that were committed lately.
 
     Only commits fill it: what was read could be older than a commit that landed meanwhile.
     """
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
-        self._bytes = 0
+    def __init__(self, room: CacheRoom) -> None:
+        self._room = room
         self._data: dict[Key, bytes] = {}
-        self._order: deque[Key] = deque()
-        """Keys as they came, some of which may be gone. The first key of a dict from whose front much was
-        deleted would be found only behind all the holes."""
 
     def __contains__(self, key: Key) -> bool:
         return key in self._data
@@ -43,31 +68,29 @@ class BlobCache:
         """Take over what a batch, now durable, has written."""
         for gone in batch.forgotten:
             for kind in Blob:
-                self._drop((kind, gone.seq))
-        known, largest = self._data, self._most_bytes // 8
+                self.drop((kind, gone.seq))
+        known, room, largest = self._data, self._room, self._room.most_bytes // 8
         for kind, seq, data in batch.blobs:
             key = (kind, seq)
             if key in known:
-                self._drop(key)
+                self.drop(key)
             if data is not None and len(data) <= largest:
                 known[key] = data
-                self._order.append(key)
-                self._bytes += len(data) + _OVERHEAD
-        while self._bytes > self._most_bytes:
-            self._drop(self._order.popleft())
-        if len(self._order) > 2 * len(known) + _HOLES:
-            self._order = deque(known)
+                room.bytes += len(data) + _OVERHEAD
+                room.took(self, key)
+        room.keep_bounds()
 
     def clear(self) -> None:
         """Forget everything."""
-        self._data.clear()
-        self._order.clear()
-        self._bytes = 0
+        for key in list(self._data):
+            self.drop(key)
 
-    def _drop(self, key: Key) -> None:
+    def drop(self, key: Key) -> None:
+        """Forget an entry, if it is there."""
         data = self._data.pop(key, None)
         if data is not None:
-            self._bytes -= len(data) + _OVERHEAD
+            self._room.bytes -= len(data) + _OVERHEAD
+            self._room.count -= 1
 
 
 class BlobReader:

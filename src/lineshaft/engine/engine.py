@@ -18,7 +18,7 @@ from lineshaft.core.commands import Command, Stats
 from lineshaft.core.replies import Directive, StatsReply
 from lineshaft.engine.admission import weigh
 from lineshaft.engine.answers import unreadable
-from lineshaft.engine.blob_cache import BlobReader
+from lineshaft.engine.blob_cache import BlobReader, CacheRoom
 from lineshaft.engine.clock import Clock, SystemClock
 from lineshaft.engine.cluster.holdings import Holdings
 from lineshaft.engine.cluster.membership import Membership
@@ -80,6 +80,7 @@ class Engine:
         self._alone = alone
         self._tenure = Tenure()
         self._readers: dict[int, BlobReader] = {}
+        self._room = CacheRoom(self.limits.cache_bytes)
         self._listeners: list[tuple[Callable[[Directive], bool], Callable[[Directive], None]]] = []
 
     async def __aenter__(self) -> Engine:
@@ -155,6 +156,7 @@ class Engine:
             owner=owner,
             tenure=self._tenure,
             tell=self._tell,
+            room=self._room,
             tune_gc=self._tune_gc,
         )
 

@@ -19,7 +19,7 @@ from lineshaft.core.shard import Shard
 from lineshaft.engine.answers import told
 from lineshaft.engine.barrier import Barrier
 from lineshaft.engine.bisect import settle_rejected
-from lineshaft.engine.blob_cache import BlobCache
+from lineshaft.engine.blob_cache import BlobCache, CacheRoom
 from lineshaft.engine.changes import Changes
 from lineshaft.engine.clock import Clock
 from lineshaft.engine.cluster.tenure import Tenure
@@ -64,6 +64,7 @@ class Runner:
         owner: bytes,
         tenure: Tenure,
         tell: Callable[..., None],
+        room: CacheRoom,
         tune_gc: bool = False,
     ) -> None:
         self.shard_number = shard
@@ -81,7 +82,7 @@ class Runner:
             wake=self.wake,
             congestion=lambda: store.congestion(shard),
         )
-        self.cache = BlobCache(limits.cache_bytes // max(1, store.shards))
+        self.cache = BlobCache(room)
         self.changes = Changes()
         self.ownership: Ownership | None = None
         self.state = "loading"
