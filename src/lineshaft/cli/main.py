@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lineshaft.cli import changing, keys, queues, tail, tasks, workers
+from lineshaft.cli import changing, keys, queues, tail, tasks, tenants, workers
 from lineshaft.cli.bench import bench
 from lineshaft.cli.commands import Json, command
 from lineshaft.cli.demo.command import demo
@@ -40,6 +40,7 @@ command(app, "demo", panel=RUN, remote=False)(demo)
 command(app, "bench", panel=RUN)(bench)
 command(app, "enqueue", panel=WORK)(enqueue)
 app.add_typer(keys.app, name="keys", rich_help_panel=RUN)
+app.add_typer(tenants.app, name="tenants", rich_help_panel=RUN)
 command(app, "top", panel=LOOK)(top)
 app.add_typer(tasks.app, name="tasks", rich_help_panel=LOOK)
 app.add_typer(queues.app, name="queues", rich_help_panel=LOOK)

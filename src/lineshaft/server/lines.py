@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import AsyncIterator
 from typing import Protocol
 from urllib.parse import unquote
@@ -13,6 +14,7 @@ from yarl import URL
 _CONNECT = 2.0
 _KEEP_ALIVE = 30.0
 """Seconds after which an idle connection is closed; before the other side would."""
+_LARGE = 1 << 20
 _SILENT = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
 
@@ -82,7 +84,8 @@ class HttpLines:
             response = await session.request(
                 method,
                 URL(base + target, encoded=True),
-                data=body or None,
+                # A large one is to be sent piece by piece, says aiohttp, so that others have their turn.
+                data=io.BytesIO(body) if len(body) > _LARGE else body or None,
                 headers=headers,
                 allow_redirects=False,
             )
