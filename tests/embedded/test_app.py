@@ -5,7 +5,6 @@ semantics.
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
 import threading
@@ -388,28 +387,6 @@ async def test_an_app_may_be_opened_again(tmp_path: Path) -> None:
         handle = await app.enqueue_named("later")
     async with app:
         assert await app.handle(handle.task_id).state() == "queued"
-
-
-async def test_a_second_owner_of_a_file_is_told_who_has_it(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/jobs.db"
-    async with App(url) as first:
-        await first.enqueue_named("x")
-        program = f"""
-import asyncio
-from lineshaft import App
-async def main():
-    async with App({url!r}) as app:
-        await app.enqueue_named("y")
-asyncio.run(main())
-"""
-        other = await asyncio.to_thread(
-            subprocess.run, [sys.executable, "-c", program], capture_output=True, text=True, check=False
-        )
-        assert other.returncode != 0
-        assert f"in use by process {os.getpid()}, which serves an App inside " in other.stderr
-        with pytest.raises(LineshaftError, match="is open in this process"):
-            async with App(url):
-                raise AssertionError("it must not open")
 
 
 def test_the_synchronous_facade_for_scripts(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 from lineshaft.errors import Invalid
 from lineshaft.sdk.client import Client
 from lineshaft.sdk.connections import Connections
+from lineshaft.sdk.forking import whole_imports
 from lineshaft.sdk.options import seconds
 from lineshaft.sdk.outcomes import Duration
 from lineshaft.sdk.transport import Transport
@@ -29,7 +30,8 @@ class App(Client):
 
     `url`: `http://host:port`, `https://…` or `unix:///path` of a coordinator; or a store, whose coordinator
     then runs inside this process: `memory://`, `sqlite:///jobs.db` (relative), `sqlite:////srv/jobs.db`
-    (absolute), or of a kind that an installed package brings. Without it LINESHAFT_URL, else
+    (absolute), or of a kind that an installed package brings. Several processes may open one file: the first
+    has it and serves the others, and when it ends another takes over. Without it LINESHAFT_URL, else
     http://127.0.0.1:7077. `api_key`: without it LINESHAFT_API_KEY.
     `retry_for` is how long a call is repeated while the coordinator is away or cannot.
     Nothing is opened before first use; `await app.close()` or `async with app:` gives everything back.
@@ -50,20 +52,24 @@ class App(Client):
                 field="url",
             )
         self._coordinator: ThreadedCoordinator | None = None
-        super().__init__(self._open_embedded if self.embedded else self._open_remote)
+        super().__init__(
+            self._open_embedded if self.embedded else self._open_remote, forkable=scheme != "memory"
+        )
 
     def _open_remote(self) -> Transport:
-        from lineshaft.sdk.http import HttpTransport
+        with whole_imports:
+            from lineshaft.sdk.http import HttpTransport
 
         return HttpTransport(self.url, api_key=self._api_key, retry_for=self._retry_for)
 
     def _open_embedded(self) -> Transport:
-        from lineshaft.embedded.threaded import ThreadedCoordinator
-        from lineshaft.embedded.transport import InProcessTransport
+        with whole_imports:
+            from lineshaft.embedded.joining_transport import JoiningTransport
+            from lineshaft.embedded.threaded import ThreadedCoordinator
 
         if self._coordinator is None:
-            self._coordinator = ThreadedCoordinator(self.url)
-        return InProcessTransport(self._coordinator, retry_for=self._retry_for)
+            self._coordinator = ThreadedCoordinator(self.url, api_key=self._api_key)
+        return JoiningTransport(self._coordinator, api_key=self._api_key, retry_for=self._retry_for)
 
     def served_at(self, url: str) -> None:
         """Find the coordinator at `url` from now on, with this App's key."""
@@ -85,8 +91,16 @@ class App(Client):
         from lineshaft.sdk.http import HttpTransport
         from lineshaft.server.serve import running
         from lineshaft.server.settings import ServerSettings
+        from lineshaft.store.base import StoreInUse
 
-        async with running(ServerSettings(store=self.url, listen="127.0.0.1:0")) as coordinator:
+        async with contextlib.AsyncExitStack() as serving:
+            settings = ServerSettings(store=self.url, listen="127.0.0.1:0")
+            coordinator = None
+            with contextlib.suppress(StoreInUse):
+                coordinator = await serving.enter_async_context(running(settings))
+            if coordinator is None:
+                yield None  # each of them joins who has the file, as this process does
+                return
             url = coordinator.url
             connections = Connections(lambda: HttpTransport(url, api_key=self._api_key))
             with self.connected_through(connections):

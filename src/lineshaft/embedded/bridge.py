@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 import weakref
 from collections import deque
@@ -163,6 +164,7 @@ class Bridge:
 
 
 _lock = threading.Lock()
+os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 _bridges: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.WeakSet[Bridge]]
 _bridges = weakref.WeakKeyDictionary()
 """The bridges to each loop."""

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from lineshaft.core.replies import Directive
+from lineshaft.embedded.joining_door import Door
 from lineshaft.engine.clock import Clock
 from lineshaft.engine.engine import Engine
 from lineshaft.errors import TooLarge
@@ -22,6 +23,7 @@ from lineshaft.server.endpoints import Endpoint
 from lineshaft.server.identity import Identity, KeyRing
 from lineshaft.server.settings import Limits
 from lineshaft.server.views import pushed_directive
+from lineshaft.store.sqlite import SQLiteStore
 from lineshaft.store.urls import open_store
 from lineshaft.wire import CALLS, Call, PushedDirective
 
@@ -31,8 +33,9 @@ _encode = msgspec.json.Encoder().encode
 class Coordinator:
     """Serves the calls of the protocol in the event loop that opened it, as the default tenant."""
 
-    def __init__(self, engine: Engine, calls: Calls, keys: KeyRing) -> None:
+    def __init__(self, engine: Engine, calls: Calls, keys: KeyRing, door: Door | None = None) -> None:
         self.engine = engine
+        self._door = door
         self.calls = calls
         self.keys = keys
         self.loop = asyncio.get_running_loop()
@@ -41,21 +44,39 @@ class Coordinator:
 
     @classmethod
     async def open(cls, url: str, *, clock: Clock | None = None) -> Coordinator:
-        """Open the store at `url` and take it over. Raises StoreInUse, SchemaTooNew, StoreCorrupt,
-        StoreUnusable.
+        """Open the store at `url` and take it over; let the other processes in that open the same file.
+
+        Raises StoreInUse, SchemaTooNew, StoreCorrupt, StoreUnusable.
         """
-        engine = Engine(open_store(url), clock=clock, address=f"an App inside {sys.argv[0] or 'python'}")
-        await engine.__aenter__()
+        store = open_store(url)
+        engine = Engine(store, clock=clock, address=f"an App inside {sys.argv[0] or 'python'}")
+        door: Door | None = None
         try:
+            if isinstance(store, SQLiteStore):
+                await store.open(address=engine.address)
+                door = Door.open(store)  # before it is loaded, so that nobody need try again meanwhile
+            await engine.__aenter__()
             keys = KeyRing(engine, engine.clock.now)
             await keys.load()
         except BaseException:
+            if door is not None:
+                await door.close()
             await engine.close()
             raise
-        return cls(engine, Calls(engine, keys), keys)
+        calls = Calls(engine, keys)
+        if door is not None:
+            door.serve(calls, keys)
+        return cls(engine, calls, keys, door)
 
     async def call(
-        self, call: Call, *, id: str | None, query: msgspec.Struct | None, body: Any, traceparent: str | None
+        self,
+        call: Call,
+        *,
+        id: str | None,
+        query: msgspec.Struct | None,
+        body: Any,
+        traceparent: str | None,
+        timeout: float | None = None,
     ) -> Any:
         """Make a call and return its answer struct. Raises LineshaftError."""
         read = None if body is None else self._read(call, _encode(body))
@@ -81,6 +102,8 @@ class Coordinator:
 
     async def close(self) -> None:
         """Answer whoever waits, store what is acknowledged, close the store; idempotent."""
+        if self._door is not None:
+            await self._door.close()
         await self.engine.close()
 
     def _read(self, call: Call, body: bytes) -> Any:

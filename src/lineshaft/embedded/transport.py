@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Protocol
 
 import msgspec
@@ -26,9 +26,16 @@ class Serves(Protocol):
         """The event loop of the coordinator. Raises what kept it from opening."""
 
     async def call(
-        self, call: Call, *, id: str | None, query: msgspec.Struct | None, body: Any, traceparent: str | None
+        self,
+        call: Call,
+        *,
+        id: str | None,
+        query: msgspec.Struct | None,
+        body: Any,
+        traceparent: str | None,
+        timeout: float | None = None,
     ) -> Any:
-        """Make a call and return its answer struct. Raises LineshaftError."""
+        """Make a call and return its answer struct; `timeout` is in seconds. Raises LineshaftError."""
 
     def give_back(self, answer: Any) -> None:
         """Release what an answer of `call` leases, in `loop`: it came too late for whoever called."""
@@ -59,14 +66,16 @@ class InProcessTransport:
         body: Any = None,
         timeout: float | None = None,
     ) -> Any:
-        """Make a call, repeating it while that may help; `timeout` is of no use where nothing can be lost."""
+        """Make a call, repeating it while that may help; `timeout` (s) counts where the coordinator turns out
+        to be in another process.
+        """
         trace = traceparent.get()
         coordinator = self._coordinator
 
         async def once() -> Any:
-            bridge = self._bridge_home()
-            made = coordinator.call(call, id=id, query=query, body=body, traceparent=trace)
-            return await made if bridge is None else await bridge.run(made)
+            return await self.there(
+                coordinator.call(call, id=id, query=query, body=body, traceparent=trace, timeout=timeout)
+            )
 
         return await repeat(once, retry_for=self._retry_for)
 
@@ -74,9 +83,12 @@ class InProcessTransport:
         self, workers: Collection[tuple[str, str | None]], tell: Callable[[PushedDirective], None]
     ) -> None:
         """See `TellsDirectives`."""
+        await self.there(self._coordinator.directives(workers, tell))
+
+    async def there(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Await work of the coordinator where it runs."""
         bridge = self._bridge_home()
-        telling = self._coordinator.directives(workers, tell)
-        await (telling if bridge is None else bridge.run(telling))
+        return await work if bridge is None else await bridge.run(work)
 
     def _bridge_home(self) -> Bridge | None:
         """Give the bridge from the running loop to the coordinator's, None where they are the same."""

@@ -16,6 +16,7 @@ from lineshaft.sdk.connections import Connections
 from lineshaft.sdk.context import Context
 from lineshaft.sdk.enqueueing import BULK_TRY, ONE_TRY, check_all_enqueued, chunks, enqueue_body
 from lineshaft.sdk.failures import WrongArgument, WrongDefinition
+from lineshaft.sdk.forking import forget_in_child
 from lineshaft.sdk.handle import WAIT, Handle
 from lineshaft.sdk.options import DEFAULT_QUEUE, TaskOptions, checked
 from lineshaft.sdk.sync import SyncClient
@@ -47,15 +48,23 @@ A = TypeVar("A", bound=AfterExecution)
 
 
 class Client:
-    """Defines and enqueues tasks over the transports that `opener` makes; usable from every event loop."""
+    """Defines and enqueues tasks over the transports that `opener` makes; usable from every event loop.
 
-    def __init__(self, opener: Callable[[], Transport]) -> None:
+    About `forkable` see `Connections`.
+    """
+
+    def __init__(self, opener: Callable[[], Transport], *, forkable: bool = True) -> None:
         self.definitions: dict[str, Definition] = {}
         self.middlewares: list[Middleware] = []
         self.hooks: list[AfterExecution] = []
-        self._connections = Connections(opener)
+        self._connections = Connections(opener, forkable=forkable)
         self._sync: SyncClient | None = None
         self._workers: weakref.WeakSet[Worker] = weakref.WeakSet()
+        forget_in_child(self)
+
+    def forked(self) -> None:
+        """See `Forgets`: workers are the parent's."""
+        self._workers = weakref.WeakSet()
 
     # -- defining ----------------------------------------------------------------------------------
 

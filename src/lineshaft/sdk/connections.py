@@ -2,7 +2,7 @@
 
 Sockets and futures belong to an event loop, so a synchronous facade beside a running loop, or one test after
 another, must not share them. A child that inherits open sockets by `fork` would mix its bytes with its
-parent's.
+parent's; so it opens its own.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 from lineshaft.sdk.coalescing import Coalescer
 from lineshaft.sdk.failures import AppClosed, ForkedApp
+from lineshaft.sdk.forking import forget_in_child, keep
 from lineshaft.sdk.transport import Transport
 from lineshaft.values.ids import TimeOrderedIds
 
@@ -40,15 +41,28 @@ class Connection:
 
 
 class Connections:
-    """Opens transports with `opener` when they are first needed."""
+    """Opens transports with `opener` when they are first needed.
 
-    def __init__(self, opener: Callable[[], Transport]) -> None:
+    Where not `forkable` a child that was forked off cannot use them: what they lead to is in its parent.
+    """
+
+    def __init__(self, opener: Callable[[], Transport], *, forkable: bool = True) -> None:
         self.opener = opener
+        self._forkable = forkable
         self._lock = threading.Lock()
         self._by_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Connection]
         self._by_loop = weakref.WeakKeyDictionary()
         self._pid: int | None = None
         self._closed = False
+        forget_in_child(self)
+
+    def forked(self) -> None:
+        """See `Forgets`."""
+        keep(self._by_loop)
+        self._lock = threading.Lock()
+        self._by_loop = weakref.WeakKeyDictionary()
+        if self._forkable:
+            self._pid = None
 
     def current(self) -> Connection:
         """Give the connection of the running loop. Raises ForkedApp, AppClosed."""
@@ -58,13 +72,13 @@ class Connections:
         return found if found is not None else self._open(loop)
 
     def check(self) -> None:
-        """Raise ForkedApp where the App was open when this process was forked off, AppClosed after
-        `close`.
+        """Raise ForkedApp where what the App leads to is in the process that this one was forked off from,
+        AppClosed after `close`.
         """
         if self._pid is not None and self._pid != os.getpid():
             raise ForkedApp(
-                f"this App was open in process {self._pid} when it forked into {os.getpid()}: its "
-                "connections cannot be shared; make the App in the child, or do not use it before the fork"
+                f"this App was open in process {self._pid} when it forked into {os.getpid()}, and its tasks "
+                "are in the memory of that process: use sqlite:///… or a coordinator to share them"
             )
         if self._closed:
             raise AppClosed("this App was closed; open it again with `async with app` or `with app.sync`")

@@ -71,7 +71,7 @@ class ResultTimeout(LineshaftError, TimeoutError):
 
 
 class ForkedApp(LineshaftError, RuntimeError):
-    """An App that was open when the process forked is used in the child: open a new one there."""
+    """An App whose tasks are in memory was open when the process forked, and is used in the child."""
 
     type = "forked_app"
 

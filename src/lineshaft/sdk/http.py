@@ -21,6 +21,7 @@ from yarl import URL
 
 from lineshaft.errors import Invalid, LineshaftError, Retryable, Unavailable
 from lineshaft.sdk.backoff import repeat
+from lineshaft.sdk.forking import leave_to_parent
 from lineshaft.sdk.push import WebSocketSession
 from lineshaft.sdk.refusals import error_of_status, refusal
 from lineshaft.sdk.tracing import traceparent
@@ -182,14 +183,22 @@ class HttpTransport:
 # sockets go with the loop. So nothing is said of sessions (`detach`) and connectors that were not closed.
 
 
-class _TCPConnector(aiohttp.TCPConnector):
+class _Quiet(aiohttp.BaseConnector):
     def __del__(self) -> None:  # type: ignore[override]  # aiohttp passes itself a module there
         pass
 
+    async def _create_connection(self, *arguments: Any) -> Any:
+        protocol = await super()._create_connection(*arguments)
+        leave_to_parent(protocol.transport)
+        return protocol
 
-class _UnixConnector(aiohttp.UnixConnector):
-    def __del__(self) -> None:  # type: ignore[override]  # aiohttp passes itself a module there
-        pass
+
+class _TCPConnector(_Quiet, aiohttp.TCPConnector):
+    pass
+
+
+class _UnixConnector(_Quiet, aiohttp.UnixConnector):
+    pass
 
 
 def _parse(url: str) -> tuple[str, str | None]:

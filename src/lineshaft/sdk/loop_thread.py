@@ -7,6 +7,8 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from lineshaft.sdk.forking import forget_in_child, keep
+
 R = TypeVar("R")
 
 
@@ -18,6 +20,13 @@ class LoopThread:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        forget_in_child(self)
+
+    def forked(self) -> None:
+        """See `Forgets`: the thread is the parent's."""
+        keep((self._loop, self._thread))
+        self._lock = threading.Lock()
+        self._loop = self._thread = None
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:

@@ -26,10 +26,6 @@ _NETWORK = re.compile(
 _UNTOLD = re.compile(r"fuse.*|virtiofs|drvfs|vboxsf|prl_fs")
 """File systems that may be local or not."""
 
-_held: dict[tuple[int, int], int] = {}
-"""The process that holds each lock file (device, inode); a forked child sees that it is not itself."""
-_held_guard = threading.Lock()
-
 
 class Holder(msgspec.Struct, frozen=True):
     """Who holds the file, as the lock file tells those who come later."""
@@ -37,6 +33,35 @@ class Holder(msgspec.Struct, frozen=True):
     pid: int
     host: str
     address: str
+
+
+_held: dict[tuple[int, int], Holder] = {}
+"""Who holds each lock file (device, inode); a forked child sees that it is not itself."""
+_held_guard = threading.Lock()
+
+
+# Else a child could find it held by a thread that is only the parent's.
+os.register_at_fork(
+    before=_held_guard.acquire, after_in_parent=_held_guard.release, after_in_child=_held_guard.release
+)
+
+
+def holder_of(path: str) -> Holder | None:
+    """Return who says to hold `path` (the real one), None where nobody does; it may have ended since."""
+    place = f"{path}.lock"
+    with _held_guard:
+        try:
+            status = os.stat(place)
+            ours = _held.get((status.st_dev, status.st_ino))
+            if ours is not None and ours.pid == os.getpid():
+                return ours  # to open and close the file would give the lock free
+            with open(place, "rb") as file:
+                written = file.read(4096)
+        except OSError:
+            return None
+    with contextlib.suppress(msgspec.MsgspecError):
+        return msgspec.json.decode(written, type=Holder)
+    return None
 
 
 class FileLock:
@@ -50,13 +75,15 @@ class FileLock:
             status = os.fstat(descriptor)
             self._key = (status.st_dev, status.st_ino)
             self._lock(descriptor)
-            _held[self._key] = os.getpid()
-        self._pid = os.getpid()
-        self._descriptor = descriptor
-        holder = msgspec.json.encode(Holder(self._pid, os.uname().nodename, address))
-        with contextlib.suppress(OSError):  # a full disk: the lock holds, though it does not say whose it is
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, holder + b"\n", 0)
+            self._pid = os.getpid()
+            self._descriptor = descriptor
+            self._tell(address)
+
+    def tell(self, address: str) -> None:
+        """Tell those who come later another address."""
+        with _held_guard:
+            if self._key in _held and self._pid == os.getpid():
+                self._tell(address)
 
     def release(self) -> None:
         """Give the file free. In a forked child nothing happens: the lock is its parent's."""
@@ -68,11 +95,18 @@ class FileLock:
             os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
 
+    def _tell(self, address: str) -> None:
+        _held[self._key] = holder = Holder(self._pid, os.uname().nodename, address)
+        with contextlib.suppress(OSError):  # a full disk: the lock holds, though it does not say whose it is
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, msgspec.json.encode(holder) + b"\n", 0)
+
     def _open(self) -> int:
         place = f"{self._path}.lock"
         with contextlib.suppress(FileNotFoundError):
             status = os.stat(place)
-            if _held.get((status.st_dev, status.st_ino)) == os.getpid():
+            holder = _held.get((status.st_dev, status.st_ino))
+            if holder is not None and holder.pid == os.getpid():
                 raise StoreInUse(
                     f"{self._path} is open in this process ({os.getpid()}) already: share that store"
                 )

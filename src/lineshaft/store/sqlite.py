@@ -99,6 +99,15 @@ class SQLiteStore:
         if opened is not None and opened.pid == os.getpid():
             await opened.stop()
 
+    @property
+    def path(self) -> str:
+        """The real path of the file."""
+        return os.path.realpath(self._given)
+
+    def announce(self, address: str) -> None:
+        """Tell those who find the file in use another address than that of `open`."""
+        self._ready().announce(address)
+
     async def acquire(self, shard: int, owner: bytes) -> Ownership:
         self._check_shard(shard)
         return await self._write(lambda c, rules: rules.acquire(c, shard, owner))
@@ -263,6 +272,9 @@ class _Opened:
         self.checkpoints = Checkpoints(store._connect)
         self._started: list[ConnectionThread | Checkpoints] = []
         self._lock = FileLock(path, address=address)
+
+    def announce(self, address: str) -> None:
+        self._lock.tell(address)
 
     async def start(self) -> None:
         # The writer first: it makes what the others read.
