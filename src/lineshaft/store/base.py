@@ -64,16 +64,11 @@ class StoreCorrupt(LineshaftError):
 
 
 class Ownership(msgspec.Struct, frozen=True):
-    """The right to commit to a shard: void as soon as anybody acquires it again.
-
-    `valid_for` is how many milliseconds after an `acquire`, `renew` or `commit` was *sent* nobody else can
-    have acquired it; None where the store is exclusive to this process for as long as it is open.
-    """
+    """The right to commit to a shard: void as soon as anybody acquires it again."""
 
     shard: int
     epoch: int
     owner: bytes
-    valid_for: int | None = None
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):
@@ -193,8 +188,9 @@ class Store(Protocol):
         and the beginning of the log that is older than `log_before`.
 
         At most `limit` of each a call, so that commits are not held up; call again while tasks were removed.
-        A row whose result was deleted stays as it was written; its result reads as None. Raises `Fenced`,
-        for whoever prunes counts what is left.
+        A row whose result was deleted stays as it was written; its result reads as None. The blobs of a
+        task that was deleted may go later: nobody reads them, since a `seq` never names another task.
+        Raises `Fenced`, for whoever prunes counts what is left.
         """
 
     async def read_roster(self) -> Roster:

@@ -58,6 +58,9 @@ class Promises:
     """Base of the test classes; says how a store is made."""
 
     opened: Store
+    blobs_go_with_their_task = True
+    """False where the blobs of a pruned task may read as before for some time: nobody asks for them, since
+    a `seq` never names another task."""
 
     async def make_store(self) -> Store:
         """Return a new, empty store, not yet opened."""

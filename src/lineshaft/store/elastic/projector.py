@@ -8,7 +8,6 @@ checkpoint, so what a dying node loses is written again from the log by whoever 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -136,7 +135,7 @@ class Projector:
 
     async def _run(self) -> None:
         pause = 0.1
-        while True:
+        while self._task is not None:
             await self._wait()
             try:
                 await self._write_all()
@@ -167,15 +166,21 @@ class Projector:
         if not shard.fresh and not shard.writing and shard.projected == shard.head:
             self._wake.clear()
             due = self._last is not None and self._last.slot != self._checkpointed
-            timeout = CHECKPOINT_EVERY if due else None
-            try:
-                await asyncio.wait_for(self._wake.wait(), timeout)
-            except TimeoutError:
+            if await self._set_within(self._wake, CHECKPOINT_EVERY if due else None):
                 return
-        if not self._hurry.is_set() and not shard.writing:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), LINGER)
+        if not shard.writing:
+            await self._set_within(self._hurry, LINGER)
         self._hurry.clear()
+
+    async def _set_within(self, event: asyncio.Event, seconds: float | None) -> bool:
+        """Wait for an event; tell whether time was up. (`wait_for` may swallow a cancellation.)"""
+        timer = None if seconds is None else asyncio.get_running_loop().call_later(seconds, event.set)
+        try:
+            await event.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
+        return timer is not None and asyncio.get_running_loop().time() >= timer.when()
 
     async def _checkpoint_at_times(self) -> None:
         late = time.monotonic() - self._last_checkpoint_at >= CHECKPOINT_EVERY
