@@ -12,6 +12,7 @@ from lineshaft.core.task import State, Task
 from lineshaft.store.base import Log, LogRecord, Ownership
 from lineshaft.store.postgres.arrays import integers
 from lineshaft.store.postgres.connections import Connection, Connections, Row
+from lineshaft.store.postgres.history import History
 from lineshaft.store.postgres.keys import key_of
 from lineshaft.store.postgres.specs import MANY, ReadSpecs
 from lineshaft.store.sqlite_rows import decode_changes, decode_counters, encode
@@ -95,11 +96,12 @@ class Reader:
         self.specs.put_into(tasks, numbers, [row[1] for row in rows])
         return tasks
 
-    async def load(self, ownership: Ownership) -> Snapshot:
+    async def load(self, ownership: Ownership, history: History, synchronous: str) -> Snapshot:
         """Read what the shard holds in memory, as of one instant."""
 
         async def load(connection: Connection) -> Snapshot:
             async with connection.transaction():
+                await history.settle(connection, self.schema, ownership, synchronous)
                 await _forget_unused_specs(connection, self.schema, ownership)
             async with connection.transaction():
                 await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")

@@ -5,66 +5,16 @@ from __future__ import annotations
 import re
 from importlib import resources
 
-import msgspec
 import psycopg
 
 from lineshaft.errors import Invalid
 from lineshaft.store.base import SchemaTooNew, StoreUnusable
 from lineshaft.store.postgres.address import DEFAULT_SHARDS
 from lineshaft.store.postgres.connections import Connection
+from lineshaft.store.postgres.server import look
 
 VERSION = 1
 MAX_PAYLOAD = 1 << 20
-
-
-class Facts(msgspec.Struct, frozen=True):
-    """What `open` must know of the server and of the store in it."""
-
-    server_version: int
-    encoding: str
-    is_standby: bool
-    synchronous_commit: str
-    fsync: bool
-    standby_names: str
-    standbys: int
-    version: int
-    shards: int
-    backend: int
-
-
-async def look(connection: Connection, schema: str) -> Facts:
-    """Read how the server is set up, and which version the store has: 0 where there is none."""
-    cursor = connection.cursor()
-    await cursor.execute(
-        "SELECT current_setting('server_version_num')::int4, current_setting('server_encoding'),"
-        " pg_is_in_recovery(), current_setting('synchronous_commit'), current_setting('fsync')::bool,"
-        " current_setting('synchronous_standby_names'),"
-        " (SELECT count(*) FROM pg_stat_replication WHERE application_name NOT LIKE 'pg_basebackup%')::int4,"
-        " to_regclass($1) IS NOT NULL, pg_backend_pid()",
-        (f"{schema}.meta",),
-    )
-    [
-        (version, encoding, standby, synchronous, fsync, names, standbys, exists, backend)
-    ] = await cursor.fetchall()
-    meta = await read_meta(connection, schema) if exists else {}
-    return Facts(
-        version,
-        encoding,
-        standby,
-        synchronous,
-        fsync,
-        names,
-        standbys,
-        int(meta.get("schema_version", 0)),
-        int(meta.get("shards", 0)),
-        backend,
-    )
-
-
-async def read_meta(connection: Connection, schema: str) -> dict[str, str]:
-    """Read what is noted of the store."""
-    cursor = await connection.execute(f"SELECT key, value FROM {schema}.meta")
-    return dict(await cursor.fetchall())
 
 
 async def migrate(connection: Connection, schema: str, shards: int | None) -> int:

@@ -9,7 +9,6 @@ is kept.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -20,25 +19,24 @@ import psycopg
 from lineshaft.core.batch import Batch, Blob, Census, Snapshot
 from lineshaft.core.task import State, Task
 from lineshaft.errors import Invalid, Unavailable
-from lineshaft.store.base import InboxItem, Log, Ownership, Page, Query, Roster, StoreInUse, StoreUnusable
+from lineshaft.store.base import InboxItem, Log, Ownership, Page, Query, Roster, StoreInUse
 from lineshaft.store.postgres import schema as schemas
 from lineshaft.store.postgres import searching
 from lineshaft.store.postgres.address import Address
 from lineshaft.store.postgres.batches import prepare
-from lineshaft.store.postgres.connections import Connections, connect
+from lineshaft.store.postgres.connections import Connection, Connections, connect
 from lineshaft.store.postgres.errors import translated
+from lineshaft.store.postgres.history import History
 from lineshaft.store.postgres.inbox import Inboxes, Listener
 from lineshaft.store.postgres.reading import Reader
+from lineshaft.store.postgres.server import Facts, look, require_fit, tier_of
 from lineshaft.store.postgres.specs import SpecNumbers
 
-OLDEST = 140_000
 COMMITTING, READING, SEARCHING = 4, 2, 2
 """Connections for each kind of work, at most."""
 
 PRUNED_AT_ONCE = 500
 """Tasks deleted in one transaction, between which commits go on."""
-
-_LOG = logging.getLogger("lineshaft.store")
 
 
 class PostgresStore:
@@ -53,6 +51,8 @@ class PostgresStore:
         self.schema = address.schema
         self._address = address
         self._opened: _Opened | None = None
+        self._notices: list[str] = []
+        self.history = History()
 
     async def open(self, *, address: str) -> None:
         if self._opened is not None:
@@ -60,22 +60,41 @@ class PostgresStore:
         with translated(self.url, opening=True):
             connection = await connect(self._address.conninfo)
             try:
-                facts = await schemas.look(connection, self.schema)
-                _require_fit(self.url, facts)
+                facts = await self._look(connection)
                 if facts.version < schemas.VERSION:
                     try:
                         await schemas.migrate(connection, self.schema, self._address.shards)
                     except psycopg.errors.InsufficientPrivilege as error:
                         raise schemas.may_not(self.schema, error) from error
-                    facts = await schemas.look(connection, self.schema)
-                schemas.require_known(facts.version)
+                    facts = await self._look(connection)
                 schemas.require_shards(facts.shards, self._address.shards)
             finally:
                 await connection.close()
         self.shards = facts.shards
         synchronous = self._address.synchronous_commit or facts.synchronous_commit
-        self.tier = _tier(self.url, facts, synchronous)
         self._opened = _Opened(self._address, self.shards, synchronous)
+
+    async def inspect(self) -> str:
+        """Look at the server without opening or changing anything; return the tier."""
+        with translated(self.url, opening=True):
+            connection = await connect(self._address.conninfo)
+            try:
+                facts = await self._look(connection)
+                if facts.version:
+                    schemas.require_shards(facts.shards, self._address.shards)
+            finally:
+                await connection.close()
+        return self.tier
+
+    async def migrate(self) -> int:
+        """Make the tables, or bring those of an older version up to date; return the version there was."""
+        with translated(self.url, opening=True):
+            connection = await connect(self._address.conninfo)
+            try:
+                await self._look(connection)
+                return await schemas.migrate(connection, self.schema, self._address.shards)
+            finally:
+                await connection.close()
 
     async def close(self) -> None:
         opened, self._opened = self._opened, None
@@ -106,7 +125,9 @@ class PostgresStore:
     async def load(self, ownership: Ownership) -> Snapshot:
         opened = self._of(ownership.shard)
         with translated(self.url):
-            return await opened.loader(ownership.shard).load(ownership)
+            snapshot = await opened.loader(ownership.shard).load(ownership, self.history, opened.synchronous)
+        self.history.reached(ownership.shard, snapshot.position, snapshot.counters)
+        return snapshot
 
     async def commit(self, ownership: Ownership, batch: Batch) -> None:
         opened = self._of(ownership.shard)
@@ -125,6 +146,7 @@ class PostgresStore:
                 ) from error
         numbers.committed(prepared.new_specs, prepared.highest_seq)
         opened.inboxes.settled(ownership.shard, taken)
+        self.history.reached(ownership.shard, batch.position, batch.counters)
 
     async def get(self, shard: int, keys: Sequence[tuple[str, str]]) -> list[Task | None]:
         opened = self._of(shard)
@@ -192,6 +214,18 @@ class PostgresStore:
 
     def gauges(self) -> dict[str, float]:
         return {}
+
+    def notices(self) -> list[str]:
+        """Return what people should know: how the server is set up, and what was found to be lost."""
+        return [*self._notices, *self.history.notices]
+
+    async def _look(self, connection: Connection) -> Facts:
+        facts = await look(connection, self.schema)
+        require_fit(self.url, facts)
+        schemas.require_known(facts.version)
+        synchronous = self._address.synchronous_commit or facts.synchronous_commit
+        self.tier, self._notices = tier_of(facts, synchronous)
+        return facts
 
     async def _prune(
         self,
@@ -291,36 +325,3 @@ class _Opened:
 
 def _named(ownership: Ownership) -> tuple[Any, ...]:
     return ownership.shard, ownership.epoch, ownership.owner
-
-
-def _require_fit(url: str, facts: schemas.Facts) -> None:
-    if facts.server_version < OLDEST:
-        raise StoreUnusable(
-            f"{url} is PostgreSQL {facts.server_version // 10_000}, and Lineshaft needs {OLDEST // 10_000} "
-            "or a newer one"
-        )
-    if facts.is_standby:
-        raise StoreUnusable(
-            f"{url} is a standby, on which nothing can be written: name the primary, or several hosts and "
-            "target_session_attrs=read-write"
-        )
-    if facts.encoding != "UTF8":
-        raise StoreUnusable(
-            f"the database of {url} has encoding {facts.encoding}: make one with ENCODING 'UTF8'"
-        )
-
-
-def _tier(url: str, facts: schemas.Facts, synchronous: str) -> str:
-    if not facts.fsync:
-        _LOG.warning("%s runs with fsync=off: a crash of its machine may destroy the database", url)
-        return "process crash"
-    if synchronous == "off":
-        return "process crash"
-    if facts.standbys and (not facts.standby_names or synchronous == "local"):
-        _LOG.warning(
-            "%s is replicated asynchronously: what a failover loses is noticed and said, not prevented; see "
-            "synchronous_standby_names",
-            url,
-        )
-        return "asynchronous replica"
-    return "power loss"

@@ -33,6 +33,15 @@ BEGIN
     RETURN new_epoch;
 END $$;
 
+-- Name the history of this database: another system, another timeline, or, where commits are not waited for,
+-- another start of the server, may lack the end of what was acknowledged.
+CREATE FUNCTION @.history(p_synchronous text) RETURNS text
+LANGUAGE sql AS $$
+    SELECT (SELECT c.system_identifier FROM pg_control_system() AS c)
+        || '/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)
+        || CASE p_synchronous WHEN 'off' THEN '/' || extract(epoch FROM pg_postmaster_start_time()) ELSE '' END
+$$;
+
 CREATE FUNCTION @.swap_roster(p_expected int8, p_data bytea, OUT version int8, OUT data bytea)
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column

@@ -20,7 +20,8 @@ CREATE TABLE @.shard (
     slot int2 NOT NULL DEFAULT 0,
     owner bytea,
     nonce bytea NOT NULL DEFAULT '',
-    counters bytea NOT NULL DEFAULT ''
+    counters bytea NOT NULL DEFAULT '',
+    history text NOT NULL DEFAULT ''
 ) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
 
 CREATE TABLE @.spec (
