@@ -13,7 +13,14 @@ reason, and fails in CI. From a shell: `python -m tests.servers opensearch` star
 from __future__ import annotations
 
 from tests.servers.postgres import PostgresServer, postgres
-from tests.servers.search import SearchServer, elasticsearch, opensearch, opensearch_nodes
+from tests.servers.search import (
+    SearchServer,
+    SecuredNode,
+    elasticsearch,
+    opensearch,
+    opensearch_nodes,
+    secured_opensearch,
+)
 from tests.servers.server import Server
 from tests.servers.valkey import (
     KeyValueServer,
@@ -29,6 +36,7 @@ __all__ = [
     "KeyValueServer",
     "PostgresServer",
     "SearchServer",
+    "SecuredNode",
     "Server",
     "elasticsearch",
     "opensearch",
@@ -36,6 +44,7 @@ __all__ = [
     "postgres",
     "promote",
     "redis",
+    "secured_opensearch",
     "valkey",
     "valkey_cluster",
     "valkey_pair",

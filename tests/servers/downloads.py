@@ -58,6 +58,31 @@ def distribution(product: str, version: str) -> Path:
     return home
 
 
+def secured_opensearch(version: str) -> Path:
+    """Return the folder of the distribution of OpenSearch with the security plugin in it."""
+    plain = distribution("opensearch", version)
+    home = plain.with_name(f"{plain.name}-secured")
+    with run.locked(run.cache() / "maven.lock"):
+        if not home.exists():
+            work = _empty(run.cache() / "maven")
+            artifact = f"org.opensearch.plugin:opensearch-security:{version}.0:zip"
+            _maven(f"{PLUGIN}:get", "-Dtransitive=false", f"-Dartifact={artifact}", folder=work)
+            _maven(f"{PLUGIN}:copy", f"-Dartifact={artifact}", "-DoutputDirectory=.", folder=work)
+            shutil.copytree(plain, work / "home", symlinks=True)
+            plugin = work / "home" / "plugins" / "opensearch-security"
+            plugin.mkdir(parents=True)
+            _unpack(work / f"opensearch-security-{version}.0.zip", plugin)
+            # It extends a module that the minimal distribution lacks, only for rules about workloads.
+            descriptor = plugin / "plugin-descriptor.properties"
+            descriptor.write_text(
+                re.sub("(?m)^extended.plugins=.*", "extended.plugins=", descriptor.read_text())
+            )
+            for place in [plugin, *plugin.rglob("*")]:
+                place.chmod(place.stat().st_mode | (0o555 if place.is_dir() else 0o444))
+            (work / "home").rename(home)
+    return home
+
+
 def _empty(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

@@ -7,13 +7,15 @@ import json
 import re
 import secrets
 import shutil
+import ssl
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from tests.servers import downloads, run
+from tests.servers import certificates, downloads, run
 from tests.servers.server import Server
 
 OPENSEARCH = "3.6.0"
+SECURED = "3.4.0"  # the newest whose security plugin is on Maven Central
 ELASTICSEARCH = "8.19.21"
 HEAP = "512m"
 
@@ -55,15 +57,21 @@ class SearchServer(Server):
         wanted = f"wait_for_status=yellow&wait_for_nodes={self.expected}&timeout=5s"
         return self.request("GET", f"/_cluster/health?{wanted}").status == 200
 
+    def connection(self, timeout: float) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+
+    def headers(self) -> dict[str, str]:
+        return {}
+
     def request(self, method: str, path: str, body: object = None, *, timeout: float = 30) -> Answer:
         """Ask the node; `body` is sent as JSON, a list as its lines. Raises OSError where none answers."""
         if isinstance(body, list):
             sent = "".join(json.dumps(line) + "\n" for line in body)
         else:
             sent = json.dumps(body) if body is not None else ""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        connection = self.connection(timeout)
         try:
-            headers = {"content-type": "application/json"} if sent else {}
+            headers = self.headers() | ({"content-type": "application/json"} if sent else {})
             connection.request(method, path, sent.encode() or None, headers)
             answer = connection.getresponse()
             return Answer(answer.status, answer.read())
@@ -122,7 +130,7 @@ class NodeServer(SearchServer):
         return run.unprivileged()
 
     def command(self) -> list[str]:
-        home = downloads.distribution(self.product, self.version)
+        home = self.home()
         self._configure(home)
         return [f"{home}/bin/{self.product}", "-p", f"{self.folder}/pid"]
 
@@ -138,11 +146,17 @@ class NodeServer(SearchServer):
             f"{prefix}_JAVA_OPTS": f"-Xms{self.heap} -Xmx{self.heap}",
         }
 
+    def home(self) -> Path:
+        return downloads.distribution(self.product, self.version)
+
     def java(self) -> Path:
         raise NotImplementedError
 
     def more_settings(self) -> list[str]:
         return []
+
+    def configure_more(self, config: Path) -> None:
+        """Add files to the node's configuration."""
 
     def _configure(self, home: Path) -> None:
         config = self.folder / "config"
@@ -156,6 +170,7 @@ class NodeServer(SearchServer):
                 re.sub(files, rf"\g<1>{self.folder}/logs\g<3>", options.read_text(), flags=re.MULTILINE)
             )
         (config / f"{self.product}.yml").write_text("\n".join([*self._settings(), *self.more_settings(), ""]))
+        self.configure_more(config)
         run.give(self.folder, self.user())
 
     def _settings(self) -> list[str]:
@@ -186,6 +201,55 @@ class OpenSearchNode(NodeServer):
 
     def java(self) -> Path:
         return downloads.jdk(21)
+
+
+class SecuredNode(OpenSearchNode):
+    """A node with OpenSearch's security plugin: TLS, users, roles; `request` is made as its administrator."""
+
+    kind = "secured opensearch node"
+    version = SECURED
+
+    def home(self) -> Path:
+        return downloads.secured_opensearch(self.version)
+
+    @property
+    def ca(self) -> str:
+        """Return the file of the authority that signed its certificate."""
+        return str(self.folder / "certificates" / "ca.pem")
+
+    def connection(self, timeout: float) -> http.client.HTTPConnection:
+        context = ssl.create_default_context(cafile=self.ca)
+        folder = self.folder / "certificates"
+        context.load_cert_chain(folder / "admin.pem", folder / "admin.key")
+        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=timeout, context=context)
+
+    def configure_more(self, config: Path) -> None:
+        certificates.make(self.folder / "certificates")
+        security = config / "opensearch-security"
+        if not security.exists():
+            shutil.copytree(self.home() / "plugins" / "opensearch-security" / "config", security)
+        here = config / "certificates"
+        if not here.exists():  # what is outside the configuration may not be read
+            shutil.copytree(self.folder / "certificates", here)
+
+    def more_settings(self) -> list[str]:
+        lines = [
+            "plugins.security.ssl.http.enabled: true",
+            "plugins.security.ssl.transport.enforce_hostname_verification: false",
+            "plugins.security.allow_default_init_securityindex: true",
+            f'plugins.security.authcz.admin_dn: ["{certificates.subject("admin")}"]',
+            f'plugins.security.nodes_dn: ["{certificates.subject("node")}"]',
+        ]
+        for layer in ("transport", "http"):
+            lines += [
+                f"plugins.security.ssl.{layer}.pemcert_filepath: certificates/node.pem",
+                f"plugins.security.ssl.{layer}.pemkey_filepath: certificates/node.key",
+                f"plugins.security.ssl.{layer}.pemtrustedcas_filepath: certificates/ca.pem",
+            ]
+        return lines
+
+    def is_ready(self) -> bool:
+        return super().is_ready() and self.request("GET", "/_plugins/_security/api/roles").status == 200
 
 
 class ElasticsearchNode(NodeServer):
@@ -226,6 +290,16 @@ def opensearch_nodes(count: int = 3, *, heap: str = HEAP) -> list[OpenSearchNode
     return _start_nodes(OpenSearchNode, count, heap)
 
 
+def secured_opensearch(*, heap: str = HEAP) -> SecuredNode:
+    """Return a running OpenSearch node, the one of this run, which lets nobody in but by TLS and password."""
+
+    def start() -> dict[str, Any]:
+        [node] = _start_nodes(SecuredNode, 1, heap)
+        return node.record()
+
+    return SecuredNode.attached(run.shared("secured-opensearch", start))
+
+
 def elasticsearch(*, private: bool = False, heap: str = HEAP) -> SearchServer:
     """Return a running Elasticsearch node: the one of this run, or one for the caller alone."""
     if private:
@@ -239,7 +313,6 @@ def elasticsearch(*, private: bool = False, heap: str = HEAP) -> SearchServer:
 
 
 def _start_nodes(kind: type[Node], count: int, heap: str) -> list[Node]:
-    downloads.distribution(kind.product, kind.version)
     transports = {f"n{number}": run.Port() for number in range(1, count + 1)}
     nodes = []
     for name, transport in transports.items():
@@ -248,6 +321,7 @@ def _start_nodes(kind: type[Node], count: int, heap: str) -> list[Node]:
         node.name, node.heap, node.expected = name, heap, count
         node.transport = transport.number
         node.others = {other: claimed.number for other, claimed in transports.items()}
+        node.home()
         nodes.append(node)
     for node in nodes:
         node.launch()
