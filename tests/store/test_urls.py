@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,10 +80,40 @@ def test_an_option_by_keyword_wins() -> None:
         ("sqlite:///x.db?synchronous=", "FULL or NORMAL"),
         ("sqlite:///x.db?synchronous=FULL&synchronous=FULL", "twice"),
         ("memory://?synchronous=FULL", "takes none"),
+        ("postgresql://host/", "names no database"),
+        ("postgresql://u:secret@host/x?shards=0", "from 1 to 1024"),
+        ("postgresql://u:secret@host/x?shards=many", "'many'"),
+        ("postgresql://u:secret@host/x?schema=Mine", "'Mine'"),
+        ("postgresql://u:secret@host/x?schema=pg_mine", "'pg_mine'"),
+        ("postgresql://u:secret@host/x?synchronous_commit=yes", "'yes'"),
+        ("postgresql://u:secret@host/x?sslmod=require", "sslmod"),
+        ("postgresql://u:secret@host/x?listen=host", "postgresql://"),
     ],
 )
 def test_a_wrong_url_is_told_what_is_wrong(url: str, told: str) -> None:
     with pytest.raises(Invalid) as refused:
         open_store(url)
     assert told in refused.value.reason
-    assert refused.value.field in ("store", "synchronous")
+    assert refused.value.field in ("store", "synchronous", "shards", "schema", "synchronous_commit", "listen")
+    assert "secret" not in refused.value.reason
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://u:secret@host/x", "postgresql://u@host/x"),
+        ("postgres://u:se%40cret@h1,h2:5433/x?shards=4", "postgresql://u@h1,h2:5433/x?shards=4"),
+        ("postgresql:///x?host=/run/pg&password=secret", "postgresql:///x?host=/run/pg"),
+        ("postgresql://host/x?listen=postgresql://u:secret@host/x", "postgresql://host/x"),
+    ],
+)
+def test_the_secrets_of_a_database_are_not_shown(url: str, shown: str) -> None:
+    store = open_store(url)
+    assert (store.url, store.exclusive) == (shown, False)
+
+
+def test_a_missing_library_is_named_with_the_line_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(Invalid, match=r"pip install 'lineshaft\[postgres\]'") as refused:
+        open_store("postgresql://host/x")
+    assert refused.value.field == "store"

@@ -13,6 +13,7 @@ from lineshaft.cli.demo.command import demo
 from lineshaft.cli.doctor import doctor
 from lineshaft.cli.enqueue import enqueue
 from lineshaft.cli.exits import MEANINGS
+from lineshaft.cli.migrate import migrate
 from lineshaft.cli.serve import serve
 from lineshaft.cli.top import top
 from lineshaft.cli.version import show_version, version
@@ -41,6 +42,7 @@ command(app, "bench", panel=RUN)(bench)
 command(app, "enqueue", panel=WORK)(enqueue)
 app.add_typer(keys.app, name="keys", rich_help_panel=RUN)
 app.add_typer(tenants.app, name="tenants", rich_help_panel=RUN)
+command(app, "migrate", panel=RUN, remote=False)(migrate)
 command(app, "top", panel=LOOK)(top)
 app.add_typer(tasks.app, name="tasks", rich_help_panel=LOOK)
 app.add_typer(queues.app, name="queues", rich_help_panel=LOOK)

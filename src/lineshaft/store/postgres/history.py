@@ -3,7 +3,7 @@ server that had not written all of it.
 
 A shard remembers in which history it was last taken over: the system, its timeline (each promotion of
 a standby and each recovery to a point in time begins a new one) and, where commits are not waited for, the
-start of the server. Where that is another, or what is stored ends before what this process knows to be stored,
+start of the server. Where that is another, or what is stored ends before what this process knows of,
 positions, arrivals and fences go on beyond all that can have been handed out: none is ever given twice.
 """
 

@@ -342,6 +342,9 @@ BEGIN
     END IF;
 END $$;
 
+CREATE FUNCTION @.slot_size(p_slot int4) RETURNS int8
+LANGUAGE sql AS $$ SELECT pg_table_size(('@.log_' || p_slot)::regclass) $$;
+
 -- Truncate one slot of the log that nobody needs, and write to the next where this one is large.
 CREATE FUNCTION @.turn_log() RETURNS void
 LANGUAGE plpgsql SET lock_timeout = '1s' SET jit = off AS $$
@@ -355,9 +358,8 @@ BEGIN
     IF NOT pg_try_advisory_xact_lock(hashtext('@. log')) THEN
         RETURN;
     END IF;
-    SELECT array_agg(pg_table_size(c.oid) ORDER BY n.slot) INTO sizes
-        FROM generate_series(0, slots - 1) AS n (slot)
-        JOIN pg_class AS c ON c.oid = format('%s', '@.log_' || n.slot)::regclass;
+    SELECT array_agg(@.slot_size(n.slot) ORDER BY n.slot) INTO sizes
+        FROM generate_series(0, slots - 1) AS n (slot);
     SELECT s.slot INTO present FROM @.shard AS s WHERE s.id = 0;
     FOR n IN 0 .. slots - 1 LOOP
         CONTINUE WHEN sizes[n + 1] <= 65536 OR EXISTS (SELECT FROM @.shard AS s WHERE s.slot = n);
