@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from lineshaft.cli.coordinator_checks import _others
 from lineshaft.engine.engine import Engine
 from lineshaft.errors import Invalid
+from lineshaft.server.cluster_metrics import sample
 from lineshaft.server.serve import running
 from lineshaft.server.settings import ServerSettings
 from lineshaft.store.base import StoreInUse
@@ -105,7 +109,7 @@ async def test_a_command_on_the_store_itself_is_refused_while_a_coordinator_is_a
     [
         ({"address": "coordinator-1:7077"}, "address"),
         ({"address": "http://coordinator-1:7077/path"}, "address"),
-        ({"address": "https://coordinator-1:7077"}, "address"),
+        ({"address": "redis://coordinator-1:7077"}, "address"),
         ({"address": "http://user@coordinator-1:7077"}, "address"),
         ({"ownership_lease": 0.1}, "ownership_lease"),
     ],
@@ -116,3 +120,11 @@ async def test_what_cannot_work_is_refused_at_the_start(wrong: dict[str, object]
         async with running(settings):
             pass
     assert refused.value.field == field
+
+
+async def test_the_page_on_clustering_explains_every_metric_of_it() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "clustering.md").read_text()
+    explained = dict(re.findall(r"^\| `(lineshaft_\w+)(?:\{\w+\})?` \| (\w+) \|", page, re.MULTILINE))
+    async with fleet(1) as f:
+        families = sample(f.ships[0].engine, {})
+    assert explained == {f"lineshaft_{family.name}": family.kind for family in families}

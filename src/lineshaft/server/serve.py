@@ -242,16 +242,16 @@ def _named(address: str | None) -> list[str]:
     """Return the host of an address that is given, for it is one by which we are called."""
     if address is None:
         return []
+    wrong = Invalid(f"expected http://HOST:PORT, not {address!r}", field="address")
     try:
         parts = urlsplit(address)
-        host, place = (
-            parts.hostname,
-            f"http://{parts.netloc}" if parts.port != 0 and "@" not in parts.netloc else "",
-        )
+        host, port = parts.hostname, parts.port
     except ValueError:
-        host, place = None, ""
-    if host is None or place != address.rstrip("/"):
-        raise Invalid(f"expected http://HOST:PORT, not {address!r}", field="address")
+        raise wrong from None
+    if host is None or port == 0 or "@" in parts.netloc or parts.scheme not in ("http", "https"):
+        raise wrong
+    if f"{parts.scheme}://{parts.netloc}" != address.rstrip("/"):
+        raise wrong
     return [host]
 
 
