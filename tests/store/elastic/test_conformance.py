@@ -29,11 +29,8 @@ class TestOpenSearchStore(StoreConformance):
         self.urls.append(self.server.fresh())
         return open_store(f"{self.urls[-1]}?{SHARDS}")
 
-
-class TestOpenSearchStoreReopenedByItsName(TestOpenSearchStore):
-    """A restarted process has a new object, which knows nothing but the name."""
-
     async def reopen(self, store: Store) -> Store:
+        """A restarted process has a new object, which knows nothing but the name."""
         await store.close()
         again = open_store(store.url)
         await again.open(address="http://127.0.0.1:7077")

@@ -136,6 +136,8 @@ def _make_transport(address: Address) -> AsyncTransport:
     try:
         import aiohttp  # noqa: F401  (the transport would miss it only at the first request)
         from elastic_transport import AsyncTransport, NodeConfig
+
+        from lineshaft.store.elastic.node import Node
     except ImportError:
         raise Invalid(
             "a store on Elasticsearch or OpenSearch needs its client library: "
@@ -157,15 +159,13 @@ def _make_transport(address: Address) -> AsyncTransport:
     raw: Any = _Raw()
     return AsyncTransport(
         configs,
+        node_class=Node,
         max_retries=0,
         meta_header=False,
         max_dead_node_backoff=5.0,
-        serializers={
-            "application/json": raw,
-            "application/x-ndjson": raw,
-            "text/plain": raw,
-            "text/html": raw,
-        },
+        serializers=dict.fromkeys(
+            ("application/json", "application/x-ndjson", "text/plain", "text/html"), raw
+        ),
     )
 
 
