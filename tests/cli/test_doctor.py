@@ -328,11 +328,11 @@ def test_the_store_cannot_be_written(tmp_path: Path) -> None:
 def as_nobody(place: Path) -> Ended:
     """Look as a user who may not do everything; root may."""
     script = f"""
-import json, os, msgspec
+import asyncio, json, os, msgspec
 import lineshaft.store.urls
 from lineshaft.cli import checks
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
-findings = list(checks.store({f"sqlite:///{place}"!r}))
+findings = asyncio.run(checks.store({f"sqlite:///{place}"!r}))
 print(json.dumps({{"healthy": False, "findings": msgspec.to_builtins(findings)}}))
 """
     # What is looked at lies in a folder that only its owner may enter.

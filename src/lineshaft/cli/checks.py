@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import platform
@@ -72,42 +71,37 @@ def _open_files() -> Finding:
     return ok("open files", "unlimited" if soft == resource.RLIM_INFINITY else f"{soft} at most")
 
 
-def store(url: str) -> Iterator[Finding]:
+async def store(url: str) -> list[Finding]:
     """Check a store without opening it: a coordinator may be at work on it."""
     from lineshaft.store.urls import open_store
 
     try:
         found: Store = open_store(url)
     except LineshaftError as error:
-        yield trouble("store", url, error.reason)
-        return
+        return [trouble("store", url, error.reason)]
     if isinstance(found, Inspectable):
-        yield from _inspected(found.url, found)
-        return
+        return await _inspected(found.url, found)
     if found.tier == "none":
-        yield warning(
-            "store", found.url, "nothing survives a restart; use sqlite:///jobs.db for what matters"
-        )
-        return
+        return [
+            warning("store", found.url, "nothing survives a restart; use sqlite:///jobs.db for what matters")
+        ]
     place = _sqlite_file(url)
     if place is None:
-        yield ok("store", f"{found.url}, survives {found.tier}; a kind of store that is not looked into")
-        return
-    yield from _sqlite(place)
+        return [ok("store", f"{found.url}, survives {found.tier}; a kind of store that is not looked into")]
+    return list(_sqlite(place))
 
 
-def _inspected(url: str, found: Inspectable) -> Iterator[Finding]:
+async def _inspected(url: str, found: Inspectable) -> list[Finding]:
     try:
-        tier = asyncio.run(found.inspect())
+        tier = await found.inspect()
     except LineshaftError as error:
-        yield trouble("store", url, error.reason)
-        return
+        return [trouble("store", url, error.reason)]
     if tier == "none":
-        yield warning("store", f"{url}, survives {tier}", "; ".join(found.notices()))
-    else:
-        yield ok("store", f"{url}, survives {tier}")
-        for notice in found.notices():
-            yield warning("store", url, notice)
+        return [warning("store", f"{url}, survives {tier}", "; ".join(found.notices()))]
+    return [
+        ok("store", f"{url}, survives {tier}"),
+        *(warning("store", url, notice) for notice in found.notices()),
+    ]
 
 
 def served_at(url: str) -> str | None:

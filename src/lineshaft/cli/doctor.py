@@ -32,7 +32,7 @@ async def doctor(
     findings = list(checks.machine())
     served_at = None
     if store is not None:
-        findings += checks.store(store)
+        findings += await checks.store(store)
         served_at = checks.served_at(store)
     # Somebody who names only a store may be about to start the first coordinator on it.
     expected = store is None or session.source("url") != "default"

@@ -7,7 +7,7 @@ again. Only what finds a connection closed is sent once more over a new one; eve
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ Command = Sequence[Any]
 class Client(Protocol):
     """What the store needs of its servers."""
 
-    async def call(self, key: str, *commands: Command) -> list[Any]:
+    def call(self, key: str, *commands: Command) -> Coroutine[Any, Any, list[Any]]:
         """Run commands on the server that has the key, in one round trip; an error reply is raised."""
 
     async def everywhere(self, command: Command) -> list[Any]:

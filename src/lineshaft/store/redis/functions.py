@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from lineshaft.store.redis import library
@@ -57,9 +58,13 @@ class Functions:
         )
 
     async def _send(self, command: Command, key: str, then: Command | None) -> Any:
-        if then is None:
-            return (await self._client.call(key, command))[0]
-        return await self._client.call(key, command, then)
+        commands = (command,) if then is None else (command, then)
+        if asyncio.current_task() is None:
+            # The library limits time by `asyncio.timeout`, which a coroutine that somebody steps cannot.
+            answers = await asyncio.get_running_loop().create_task(self._client.call(key, *commands))
+        else:
+            answers = await self._client.call(key, *commands)
+        return answers[0] if then is None else answers
 
     def _is_missing(self, error: Exception) -> bool:
         text = str(error).lower()

@@ -83,9 +83,10 @@ def parse(url: str, given: Mapping[str, str]) -> Options:
     service, db = _path(parts, given, sentinel=sentinel)
     if cluster and (sentinel or db):
         raise _refused("a cluster has neither sentinels nor a database number: leave one of them out")
-    tls = parts.scheme.split("+")[0] in ("rediss", "valkeys")
+    kind, plus, finder = parts.scheme.partition("+")
+    tls = kind in ("rediss", "valkeys")
     if not tls and any(name in given for name in ("ca", "cert", "key")):
-        raise _refused(f"ca, cert and key are for TLS: write {parts.scheme[:6].rstrip('+')}s://")
+        raise _refused(f"ca, cert and key are for TLS: write {kind}s{plus}{finder}://")
     wait = _number(given, "wait", 0, low=0, high=99)
     if wait and cluster:
         raise _refused("wait cannot be had with cluster=true")
