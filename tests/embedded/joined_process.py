@@ -1,7 +1,7 @@
 """A process that opens an App on a file which others have open too: enqueues, works, and writes down what it
 saw. One word a line on standard input tells it what to do; what it has done it says on standard output.
 
-    python joined_process.py FILE NAME
+    python joined_process.py URL NAME
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import sys
 from lineshaft import App, Context
 from lineshaft.errors import LineshaftError
 
-file, name = sys.argv[1:3]
-app = App(f"sqlite:///{file}", retry_for=30)
+url, name = sys.argv[1:3]
+app = App(url, retry_for=30)
 
 
 @app.task(lease="1s", max_retries=10, retry_policy={"base": 0})

@@ -14,10 +14,9 @@ from pathlib import Path
 import msgspec
 
 from lineshaft import App
-from lineshaft.core.task import State
 from lineshaft.store.file_lock import Holder
-from lineshaft.store.sqlite import SQLiteStore
 from lineshaft.wire import CALLS
+from lineshaft.wire.history import ChangesQuery
 from lineshaft.wire.tasks import Search
 
 PROGRAM = Path(__file__).with_name("joined_process.py")
@@ -36,11 +35,11 @@ class Member:
         self._listening = asyncio.create_task(self._listen())
 
     @classmethod
-    async def start(cls, file: Path, name: str) -> Member:
+    async def start(cls, store: Path | str, name: str) -> Member:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             str(PROGRAM),
-            str(file),
+            url_of(store),
             name,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -91,12 +90,12 @@ class Member:
 
 
 @asynccontextmanager
-async def members(file: Path, *names: str) -> AsyncIterator[list[Member]]:
+async def members(store: Path | str, *names: str) -> AsyncIterator[list[Member]]:
     """Start processes one after the other, so that the first has the file; what is left of them is killed."""
     started: list[Member] = []
     try:
         for name in names:
-            started.append(await Member.start(file, name))  # noqa: PERF401 (those before it must be ended)
+            started.append(await Member.start(store, name))  # noqa: PERF401 (those before it must be ended)
         yield started
     finally:
         for member in started:
@@ -104,14 +103,20 @@ async def members(file: Path, *names: str) -> AsyncIterator[list[Member]]:
                 await member.kill()
 
 
+def url_of(store: Path | str) -> str:
+    return store if isinstance(store, str) else f"sqlite:///{store}"
+
+
 def holder(file: Path) -> Holder:
     """Return who says to have the file."""
     return msgspec.json.decode(Path(f"{file}.lock").read_bytes(), type=Holder)
 
 
-async def all_done(file: Path, ids: set[str]) -> None:
-    """Wait until every one of the tasks has ended, as one more process that joins."""
-    async with App(f"sqlite:///{file}", retry_for=30) as app:
+async def all_done(store: Path | str, ids: set[str]) -> Counter[str]:
+    """Wait until every one of the tasks has ended, as one more process that joins; count from the feed how
+    often each was completed.
+    """
+    async with App(url_of(store), retry_for=30) as app:
         async with asyncio.timeout(PATIENCE):
             while True:
                 open_states = ["scheduled", "queued", "claimed", "running"]
@@ -121,19 +126,9 @@ async def all_done(file: Path, ids: set[str]) -> None:
                 await asyncio.sleep(0.05)
         for task_id in ids:
             assert await app.handle(task_id).state() == "completed"
-
-
-async def completions(file: Path) -> Counter[str]:
-    """Count from the log how often each task was completed."""
-    store = SQLiteStore(file)
-    await store.open(address="a test")
-    found: Counter[str] = Counter()
-    try:
-        after = 0
-        while records := (await store.log(0, after)).records:
-            after = records[-1].position
-            for record in records:
-                found.update(one.task_id for one in record.changes if one.state is State.COMPLETED)
-    finally:
-        await store.close()
-    return found
+        found: Counter[str] = Counter()
+        after = "0"
+        while (page := await app.call(CALLS["changes"], query=ChangesQuery(after=after, limit=1000))).changes:
+            after = page.next
+            found.update(change.task_id for change in page.changes if change.state == "completed")
+        return found

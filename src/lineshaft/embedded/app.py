@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 DEFAULT_URL = "http://127.0.0.1:7077"
 
 _REMOTE = ("http", "https", "unix")
-_EMBEDDED = ("memory", "sqlite")
+_ALONE = ("memory", "sqlite")
+_SHARED = ("postgresql", "postgres", "redis", "rediss", "valkey", "valkeys", "elasticsearch", "opensearch")
 
 
 class App(Client):
@@ -33,22 +34,41 @@ class App(Client):
     (absolute), or of a kind that an installed package brings. Several processes may open one file: the first
     has it and serves the others, and when it ends another takes over. Without it LINESHAFT_URL, else
     http://127.0.0.1:7077. `api_key`: without it LINESHAFT_API_KEY.
+    On a store that several coordinators share (`postgresql://…`, `redis://…`, `opensearch://…`) it is one of
+    them: it listens at `listen` (HOST:PORT, default a free port of 127.0.0.1), and the others reach it at
+    `address` (http://HOST:PORT, default where it listens); set both where they are on other machines.
     `retry_for` is how long a call is repeated while the coordinator is away or cannot.
     Nothing is opened before first use; `await app.close()` or `async with app:` gives everything back.
     """
 
     def __init__(
-        self, url: str | None = None, *, api_key: str | None = None, retry_for: Duration = 10
+        self,
+        url: str | None = None,
+        *,
+        api_key: str | None = None,
+        retry_for: Duration = 10,
+        listen: str | None = None,
+        address: str | None = None,
     ) -> None:
         self.url = url or os.environ.get("LINESHAFT_URL") or DEFAULT_URL
         self._api_key = api_key or os.environ.get("LINESHAFT_API_KEY") or None
         self._retry_for = seconds(retry_for, "retry_for")
         scheme = self.url.partition("://")[0]
-        self.embedded = scheme in _EMBEDDED or (scheme not in _REMOTE and _is_brought(scheme))
+        kind = scheme.removesuffix("+sentinel")
+        shared = kind in _SHARED
+        self.embedded = kind in _ALONE or shared or (scheme not in _REMOTE and _is_brought(scheme))
+        for name, given in (("listen", listen), ("address", address)):
+            if given is not None and (scheme in _REMOTE or scheme in _ALONE):
+                raise Invalid(
+                    f"`{name}` is for a store that several coordinators share, not for {scheme}://",
+                    field=name,
+                )
+        self._listen = listen
+        self._address = address
         if not self.embedded and scheme not in _REMOTE:
             raise Invalid(
                 f"`{self.url}` is neither a coordinator (http://host:port, https://host:port, unix:///path) "
-                "nor a store (memory://, sqlite:///path)",
+                "nor a store (memory://, sqlite:///path, postgresql://…, redis://…, opensearch://…)",
                 field="url",
             )
         self._coordinator: ThreadedCoordinator | None = None
@@ -64,11 +84,13 @@ class App(Client):
 
     def _open_embedded(self) -> Transport:
         with whole_imports:
+            from lineshaft.embedded.joining_search import Manner
             from lineshaft.embedded.joining_transport import JoiningTransport
             from lineshaft.embedded.threaded import ThreadedCoordinator
 
         if self._coordinator is None:
-            self._coordinator = ThreadedCoordinator(self.url, api_key=self._api_key)
+            manner = Manner(api_key=self._api_key, listen=self._listen, address=self._address)
+            self._coordinator = ThreadedCoordinator(self.url, manner)
         return JoiningTransport(self._coordinator, api_key=self._api_key, retry_for=self._retry_for)
 
     def served_at(self, url: str) -> None:

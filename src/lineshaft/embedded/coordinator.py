@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 
-from lineshaft.core.replies import Directive
 from lineshaft.embedded.joining_door import Door
 from lineshaft.engine.clock import Clock
 from lineshaft.engine.engine import Engine
@@ -22,7 +21,6 @@ from lineshaft.server.calls import Calls
 from lineshaft.server.endpoints import Endpoint
 from lineshaft.server.identity import Identity, KeyRing
 from lineshaft.server.settings import Limits
-from lineshaft.server.views import pushed_directive
 from lineshaft.store.sqlite import SQLiteStore
 from lineshaft.store.urls import open_store
 from lineshaft.wire import CALLS, Call, PushedDirective
@@ -80,8 +78,14 @@ class Coordinator:
     ) -> Any:
         """Make a call and return its answer struct. Raises LineshaftError."""
         read = None if body is None else self._read(call, _encode(body))
+        return await self.make(call, id=id, query=query, body=read, traceparent=traceparent)
+
+    async def make(
+        self, call: Call, *, id: str | None, query: Any, body: Any, traceparent: str | None
+    ) -> Any:
+        """Make a call whose body was read, and return its answer struct. Raises LineshaftError."""
         return await self.calls.call(
-            call, self._identity, id=id, query=query, body=read, traceparent=traceparent
+            call, self._identity, id=id, query=query, body=body, traceparent=traceparent
         )
 
     def give_back(self, answer: Any) -> None:
@@ -92,12 +96,8 @@ class Coordinator:
         self, workers: Collection[tuple[str, str | None]], tell: Callable[[PushedDirective], None]
     ) -> None:
         """Tell of what concerns workers (id and incarnation) at once, until cancelled."""
-        tenant, known = self._identity.tenant, frozenset(workers)
-
-        def wanted(directive: Directive) -> bool:
-            return directive.tenant == tenant and (directive.worker_id, directive.incarnation) in known
-
-        with self.engine.directives(wanted, lambda directive: tell(pushed_directive(directive))):
+        known = frozenset(workers)
+        with self.calls.directives(self._identity, lambda *worker: worker in known, tell):
             await asyncio.Event().wait()
 
     async def close(self) -> None:

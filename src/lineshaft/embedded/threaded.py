@@ -19,7 +19,7 @@ import msgspec
 from lineshaft.embedded.bridge import refuse_calls_to
 from lineshaft.embedded.coordinator import Coordinator
 from lineshaft.embedded.joining import Joined
-from lineshaft.embedded.joining_search import open_or_join
+from lineshaft.embedded.joining_search import Manner, open_or_join
 from lineshaft.errors import Unavailable
 from lineshaft.sdk.failures import AppClosed
 from lineshaft.sdk.forking import forget_in_child, keep
@@ -33,14 +33,11 @@ _log = logging.getLogger("lineshaft.embedded")
 
 
 class ThreadedCoordinator:
-    """Opens the store at `url` with the first call, or joins who has it open; see `Serves`.
+    """Opens the store at `url` with the first call, or joins who has it open; see `Serves`."""
 
-    `api_key` is shown to a `lineshaft serve` that has the file.
-    """
-
-    def __init__(self, url: str, *, api_key: str | None = None) -> None:
+    def __init__(self, url: str, manner: Manner) -> None:
         self.url = url
-        self._api_key = api_key
+        self._manner = manner
         self._thread = LoopThread("lineshaft-coordinator")
         self._opening: asyncio.Task[Coordinator | Joined] | None = None
         self._pid: int | None = None
@@ -102,7 +99,7 @@ class ThreadedCoordinator:
         """
         if self._opening is None:
             self._pid = os.getpid()
-            self._opening = asyncio.create_task(open_or_join(self.url, api_key=self._api_key))
+            self._opening = asyncio.create_task(open_or_join(self.url, self._manner))
             self._opening.add_done_callback(self._was_opened)
         opening = self._opening
         if not opening.done():
@@ -155,7 +152,7 @@ class ThreadedCoordinator:
     async def _succeed(self, joined: Joined) -> Coordinator | Joined:
         leaving = asyncio.create_task(joined.leave())
         try:
-            home = await open_or_join(self.url, api_key=self._api_key, for_ever=True)
+            home = await open_or_join(self.url, self._manner, for_ever=True)
         finally:
             await asyncio.wait([leaving])
         if isinstance(home, Coordinator):
