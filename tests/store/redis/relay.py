@@ -25,13 +25,11 @@ class Relay:
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
         self.cut()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks)
 
     def cut(self) -> None:
         """End all connections."""
-        for writer in self._writers:
+        for writer in list(self._writers):
             writer.transport.abort()
 
     def lead_to(self, target: int) -> None:
