@@ -155,7 +155,7 @@ class Engine:
             nonces=self._nonces,
             owner=owner,
             tenure=self._tenure,
-            tell=self._tell,
+            tell=self.tell,
             room=self._room,
             tune_gc=self._tune_gc,
         )
@@ -213,14 +213,20 @@ class Engine:
     # -- reading ---------------------------------------------------------------------------------
 
     async def read(self, tenant: str, keys: Sequence[tuple[Blob, int]]) -> list[bytes | None]:
-        """Return JSON values by (kind, seq of the task), in order; None where there is none."""
-        runner = self._runner_of(tenant)
+        """Return JSON values by (kind, seq of the task), in order; None where there is none.
+
+        They never change, so they are read even where the shard has moved since its rows were.
+        """
+        shard = self.shard_of(tenant)
+        runner = self.runners.get(shard)
+        if runner is None:
+            return await self._readers[shard].read(keys)
         cache = runner.cache
         missing = [key for key in keys if key not in cache]
         if not missing:
             return [cache.get(key) for key in keys]
         known = {key: cache.get(key) for key in keys if key in cache}
-        known.update(zip(missing, await self._readers[runner.shard_number].read(missing), strict=True))
+        known.update(zip(missing, await self._readers[shard].read(missing), strict=True))
         return [known[key] for key in keys]
 
     async def search(self, query: Query, *, min_position: int | None = None) -> Page:
@@ -281,9 +287,9 @@ class Engine:
         return self._runner_of(tenant).barrier.durable
 
     def now(self, tenant: str) -> int:
-        """Return the present by which the tenant's shard decides (ms). Raises `NotOwner`."""
-        runner = self._runner_of(tenant)
-        return self.clock.now() if runner.time is None else runner.intake.now()
+        """Return the present by which the tenant's shard decides (ms), ours where it is not here."""
+        runner = self.runners.get(self.shard_of(tenant))
+        return self.clock.now() if runner is None or runner.time is None else runner.intake.now()
 
     def _dated(self, query: Query) -> tuple[int, Query]:
         if not query.now:
@@ -316,7 +322,8 @@ class Engine:
         finally:
             self._listeners.remove(entry)
 
-    def _tell(self, directives: list[Directive]) -> None:
+    def tell(self, directives: Sequence[Directive]) -> None:
+        """Tell listeners what another engine, or a shard of ours, wants of workers."""
         for directive in directives:
             for wanted, listener in list(self._listeners):
                 try:

@@ -19,6 +19,7 @@ from lineshaft.server.forwarding import CHANGED_PATH, Ask, Forwarder
 from lineshaft.server.identity import Identity, KeyRing
 from lineshaft.server.key_sync import KEYS_PATH, KeySync
 from lineshaft.server.lines import Lines, Refused, Unsent
+from lineshaft.server.partitions.telling import DIRECTIVES_PATH, Relay
 from lineshaft.server.responses import Response
 from lineshaft.wire import SUBPROTOCOL
 
@@ -53,6 +54,7 @@ class Cluster:
         self._keys = keys
         self.on_move: Callable[[], None] = lambda: None
         """Called when shards may have moved."""
+        self._relay = Relay(engine, forwarder)
         self._tasks: set[asyncio.Task[None]] = set()
         self._calls: Calls | None = None
 
@@ -69,7 +71,8 @@ class Cluster:
             cluster = cls(engine, forwarder, sync)
             engine.holdings.on_change.append(cluster._changed)
             try:
-                yield cluster
+                with cluster._relay.running():
+                    yield cluster
             finally:
                 engine.holdings.on_change.remove(cluster._changed)
                 if cluster._tasks:
@@ -160,6 +163,12 @@ class Cluster:
                 return Response(200, await self._keys.answer(body), _MSGPACK)
             except msgspec.MsgspecError as error:
                 raise Malformed(f"these are no keys: {error}") from None
+        if path == DIRECTIVES_PATH.encode():
+            try:
+                self._relay.hear(body)
+            except msgspec.MsgspecError as error:
+                raise Malformed(f"these are no directives: {error}") from None
+            return Response(200, b"", _MSGPACK)
         raise NotFound("coordinators are not asked for this")
 
     # -- push sessions -----------------------------------------------------------------------------

@@ -260,6 +260,13 @@ class Forwarder:
         if member.address:
             self._notice(self.post(member, CHANGED_PATH, b""))
 
+    async def tell_all(self, path: str, body: bytes) -> None:
+        """Tell something, once, to each of the others that can be reached soon."""
+        others = [member for member in self._membership.roster.members if member.id != self._membership.id]
+        await asyncio.gather(
+            *(self._told(self.post(member, path, body)) for member in others if member.address)
+        )
+
     async def post(self, member: Member, path: str, body: bytes) -> bytes:
         """Ask a coordinator something of its own. Raises `Unsent`, `Broken`."""
         headers = self.headers(_NOBODY, [(b"content-type", b"application/msgpack")])
@@ -270,15 +277,15 @@ class Forwarder:
             return data
 
     def _notice(self, telling: Awaitable[bytes]) -> None:
-        async def tell() -> None:
-            try:
-                await asyncio.wait_for(telling, _NOTICE)
-            except (Unsent, Broken, TimeoutError) as error:
-                _log.debug("a coordinator could not be told of a change: %s", error)
-
-        task = asyncio.get_running_loop().create_task(tell())
+        task = asyncio.get_running_loop().create_task(self._told(telling))
         self._notices.add(task)
         task.add_done_callback(self._notices.discard)
+
+    async def _told(self, telling: Awaitable[bytes]) -> None:
+        try:
+            await asyncio.wait_for(telling, _NOTICE)
+        except (Unsent, Broken, TimeoutError) as error:
+            _log.debug("a coordinator could not be told: %s", error)
 
     def _look(self) -> None:
         """The roster has changed: let those who wait look again, and wait no longer for who has gone."""

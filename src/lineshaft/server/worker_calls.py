@@ -47,6 +47,8 @@ from lineshaft.wire import (
 
 MAX_HOLDING = 10_000
 _MAX_TOKEN = 64
+NOWHERE = "lineshaft:nowhere"
+"""What stands first among the queues where a coordinator asks for nothing new, but lets a worker be heard."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -72,7 +74,10 @@ class WorkerCalls(Calling):
     ) -> ClaimedTasks | ClaimedTask | None:
         """Lease tasks: a list where `max` was said, else one task or None."""
         claim = merged_claim(query or ClaimQuery(), body or Claim())
-        answer = await self.lease(identity, self.claim_command(identity, claim), requester)
+        command = self.claim_command(identity, claim)
+        if command.queues is not None and command.queues[0] == NOWHERE and MARK in identity.tenant:
+            command = msgspec.structs.replace(command, max=0, queues=command.queues[1:] or None)
+        answer = await self.lease(identity, command, requester)
         if claim.max is not None:
             return answer
         if not answer.tasks:

@@ -15,6 +15,7 @@ from lineshaft.server.change_calls import Followed
 from lineshaft.server.identity import Identity
 from lineshaft.server.partitions.merging import all_of
 from lineshaft.server.partitions.tokens import bare, marked
+from lineshaft.server.worker_calls import NOWHERE
 from lineshaft.values.partitions import partition_name, partition_of
 from lineshaft.wire import CALLS, Call, ChangesQuery, Claim, ClaimedTask, Release, Worker
 from lineshaft.wire.messages import Directive
@@ -22,8 +23,6 @@ from lineshaft.wire.messages import Directive
 if TYPE_CHECKING:
     from lineshaft.server.calls import Calls
 
-NOWHERE = "lineshaft:nowhere"
-"""A queue that nobody uses: who asks for its tasks wants none, but is heard."""
 
 _PATIENCE = 1.0
 """Seconds for which a claim waits for another coordinator before it goes on without it: it would wait for the
@@ -237,7 +236,7 @@ def _as_message(command: commands.Claim, wait: int) -> Claim:
     return Claim(
         claim_id=command.claim_id,
         worker=worker,
-        queues=_listed(command.queues) if command.max else [NOWHERE],
+        queues=_listed(command.queues) if command.max else [NOWHERE, *(command.queues or ())],
         names=_listed(command.names),
         max=command.max or 1,
         wait=wait / 1000 if wait else None,
