@@ -7,6 +7,7 @@ import heapq
 import itertools
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 
@@ -23,13 +24,25 @@ class Clock(Protocol):
         """Return the wall clock's time in milliseconds since the epoch; people and NTP may move it."""
 
     def monotonic(self) -> float:
-        """Return seconds since some instant; they only go forward, and stand still while a machine sleeps."""
+        """Return seconds since some instant; they only go forward, also while a machine sleeps, where it can
+        tell: somebody who wakes up must not think that what it had for a while is still its own.
+        """
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
         """Call after `delay` seconds of the monotonic clock."""
 
     async def sleep(self, delay: float) -> None:
         """Wait for `delay` seconds of the monotonic clock."""
+
+
+def _clock_since_boot() -> Callable[[], float]:
+    boottime = getattr(time, "CLOCK_BOOTTIME", None)
+    if boottime is None:
+        return time.monotonic
+    return partial(time.clock_gettime, boottime)
+
+
+_since_boot = _clock_since_boot()
 
 
 class SystemClock:
@@ -39,7 +52,7 @@ class SystemClock:
         return time.time_ns() // 1_000_000
 
     def monotonic(self) -> float:
-        return time.monotonic()
+        return _since_boot()
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
         return asyncio.get_running_loop().call_later(delay, callback)

@@ -10,26 +10,26 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from typing import Any, Protocol
+from typing import Any
 
-import aiohttp
 import msgspec
 from uvicorn.protocols.utils import ClientDisconnected
 
-from lineshaft.errors import Forbidden, LineshaftError, Malformed, NotOwner, TooLarge, Unavailable
+from lineshaft.errors import Forbidden, LineshaftError, Malformed, TooLarge, Unavailable
 from lineshaft.server.answering import ClientGone
+from lineshaft.server.asked import Asked, Cancellable, Line
 from lineshaft.server.calls import Calls
 from lineshaft.server.cluster import Cluster, pass_through
 from lineshaft.server.endpoints import Endpoint
 from lineshaft.server.exchange import Request
 from lineshaft.server.fields import traceparent
-from lineshaft.server.forwarding import Ask
 from lineshaft.server.headers import Headers
 from lineshaft.server.hosts import AllowedHosts
-from lineshaft.server.identity import SYSTEM_TENANT, Identity, KeyRing
+from lineshaft.server.identity import Identity, KeyRing
 from lineshaft.server.metrics import RequestMetrics
 from lineshaft.server.responses import INTERNAL, Response, refusal
 from lineshaft.server.router import NoSuchMethod, Router
+from lineshaft.server.serving_elsewhere import ServingElsewhere
 from lineshaft.server.session import Session
 from lineshaft.server.settings import Limits
 from lineshaft.server.stream import stream_changes
@@ -45,27 +45,7 @@ _GUEST = Identity(scopes=frozenset())
 _AT_ONCE = contextlib.nullcontext()
 
 
-class Line(Protocol):
-    """The connection that a request came by."""
-
-    def mind_leaving(self) -> None:
-        """Take the end of what the client says for its leaving. Raises `ClientGone` where it has."""
-
-    async def reach(self) -> None:
-        """Wait until an answer could be written. Raises `ClientGone` where the client hangs up instead."""
-
-    def leave(self) -> None:
-        """End the request being served without an answer."""
-
-
-class Cancellable(Protocol):
-    """What serves a request: a task or an exchange."""
-
-    def cancel(self) -> Any:
-        """End it with `CancelledError`."""
-
-
-class Application:
+class Application(ServingElsewhere):
     """Serves the calls of the protocol over HTTP, and the push session over WebSocket."""
 
     def __init__(
@@ -78,10 +58,8 @@ class Application:
         cluster: Cluster | None = None,
     ) -> None:
         """`cluster` is the way to the other coordinators; None where the store is exclusive."""
+        super().__init__(cluster)
         self._calls = calls
-        self._cluster = cluster
-        if cluster is not None:
-            cluster.on_move = self._end_sessions_elsewhere
         self._keys = keys
         self._hosts = hosts
         self._limits = limits
@@ -89,10 +67,6 @@ class Application:
         self._endpoints = {name: Endpoint(call, limits) for name, call in CALLS.items()}
         self._waiting: dict[Cancellable, str | None] = {}
         """What lasts, with the id of the key that it was begun with."""
-        self._sessions: dict[asyncio.Task[Any], str] = {}
-        """Push sessions that are served here, with their tenants."""
-        self._moved: set[Cancellable] = set()
-        """Sessions that were ended because their shard is another's now."""
         keys.on_void = self._end_what_began_with
         self._closing = False
         self.metrics = RequestMetrics()
@@ -109,7 +83,8 @@ class Application:
         """Send away whoever waits, and end streams and sessions: the coordinator shuts down."""
         self._closing = True
         for serving in list(self._waiting):
-            serving.cancel()
+            if not self._is_to_finish(serving):
+                serving.cancel()
 
     def _end_what_began_with(self, key_id: str | None) -> None:
         for serving in [serving for serving, began in self._waiting.items() if began == key_id]:
@@ -139,23 +114,24 @@ class Application:
 
         `body` is the whole or where it comes from; without `send` nothing is streamed.
         """
-        asked = None
+        asked: Asked | None = None
         try:
             headers = Headers(request.headers)
             told = None if headers.forwarded is None else self._believed(headers.forwarded)
             if told is None:
                 self._screen(headers, request.version)
             elif request.path.startswith(b"/_cluster/"):
-                return await self._answer_coordinator(request, headers, body)
+                whole = body if isinstance(body, bytes) else await self._body(self._limits.batch, body)
+                return await self._answer_coordinator(request, whole)
             endpoint, id = self._matched(request)
             identity = self._identified(endpoint.call.scope, headers, told)
-            asked = (endpoint, id, identity, headers)
-            response = await self._serve(request, body, asked, line, serving, send)
+            asked = Asked(request, endpoint, id, identity, headers, line, serving, send)
+            response = await self._serve(asked, body)
         except LineshaftError as error:
-            position = None if asked is None else self._durable(asked[0], asked[2])
+            position = None if asked is None else self._durable(asked)
             response = refusal(error, position=position)
         except (ClientGone, asyncio.CancelledError) as cut:
-            reason = None if asked is None else self._sent_away(cut, asked[2], asked[3])
+            reason = None if asked is None else self._sent_away(cut, asked.identity, asked.headers)
             if reason is None:
                 if line is not None:
                     line.leave()
@@ -187,74 +163,55 @@ class Application:
         else:
             self._keys.confirm_told(identity)
 
-    def _durable(self, endpoint: Endpoint, identity: Identity) -> int | None:
+    def _durable(self, asked: Asked) -> int | None:
         """Return the position that an answer to a write tells where it has no other; of reads None."""
-        if not endpoint.writes or not self._calls.engine.has(identity.tenant):
-            return None
-        return self._calls.engine.position(identity.tenant)
+        engine, tenant = self._calls.engine, asked.identity.tenant
+        return engine.position(tenant) if asked.endpoint.writes and engine.has(tenant) else None
 
-    async def _serve(
-        self,
-        request: Request,
-        body: bytes | Receive,
-        asked: tuple[Endpoint, str | None, Identity, Headers],
-        line: Line | None,
-        serving: Cancellable,
-        send: Send | None,
-    ) -> Response | None:
-        endpoint, _, identity, headers = asked
-        elsewhere = endpoint.placed and self._cluster is not None and not self._is_here(endpoint, identity)
+    async def _serve(self, asked: Asked, body: bytes | Receive) -> Response | None:
+        endpoint = asked.endpoint
         # What is forwarded is judged where it is served.
-        media = None if elsewhere else endpoint.checked_media(headers)
+        media = None if self._is_elsewhere(asked) else endpoint.checked_media(asked.headers)
         if not isinstance(body, bytes):
-            body = await self._body(endpoint.limit, headers, body)
+            body = await self._body(endpoint.limit, body)
         elif len(body) > endpoint.limit:
             raise TooLarge(f"the body is above the limit of {endpoint.limit} bytes")
         if self._cluster is None or not endpoint.placed:
-            return await self._serve_here(request, body, media, asked, line, serving, send)
-        return await self._serve_where_it_is(request, body, asked, line, serving, send)
+            return await self._serve_here(asked, body, media)
+        return await self._serve_where_it_is(asked, body)
 
-    async def _serve_here(
-        self,
-        request: Request,
-        body: bytes,
-        media: str | None,
-        asked: tuple[Endpoint, str | None, Identity, Headers],
-        line: Line | None,
-        serving: Cancellable,
-        send: Send | None,
-    ) -> Response | None:
-        endpoint, id, identity, headers = asked
+    async def _serve_here(self, asked: Asked, body: bytes, media: str | None) -> Response | None:
+        endpoint, identity, headers, line = asked.endpoint, asked.identity, asked.headers, asked.line
         message = endpoint.read_body(body, media)
-        query = endpoint.read_query(request.query)
+        query = endpoint.read_query(asked.request.query)
         if headers.hurries and headers.forwarded is not None:
             endpoint.hurried(query, message)
         streams = (
-            send is not None
+            asked.send is not None
             and endpoint.call.stream is not None
             and headers.wants_events
-            and request.method == "GET"
+            and asked.request.method == "GET"
         )
         waits = endpoint.waits(query, message)
         if line is not None and (streams or waits or endpoint.leases(message)):
             line.mind_leaving()
         if streams:
-            assert send is not None
-            with self._wait(serving, identity, headers):
-                await self._stream(identity, query, headers.last_event_id, send)
+            assert asked.send is not None
+            with self._wait(asked.serving, identity, headers):
+                await self._stream(identity, query, headers.last_event_id, asked.send)
             return None
-        with self._wait(serving, identity, headers) if waits else _AT_ONCE:
+        with self._wait(asked.serving, identity, headers) if waits else _AT_ONCE:
             answer = await self._calls.call(
                 endpoint.call,
                 identity,
-                id=id,
+                id=asked.id,
                 query=query,
                 body=message,
                 traceparent=_traceparent(headers),
                 requester=line,
             )
         if answer is None:
-            position = self._durable(endpoint, identity)
+            position = self._durable(asked)
             return Response(204, media=None, headers=((b"lineshaft-position", b"%d" % (position or 0)),))
         return _response(endpoint, query, answer)
 
@@ -266,96 +223,6 @@ class Application:
             if last_event_id and error.field == "after":
                 error.field = "Last-Event-ID"
             raise
-
-    # -- several coordinators ----------------------------------------------------------------------
-
-    async def _serve_where_it_is(
-        self,
-        request: Request,
-        body: bytes,
-        asked: tuple[Endpoint, str | None, Identity, Headers],
-        line: Line | None,
-        serving: Cancellable,
-        send: Send | None,
-    ) -> Response | None:
-        """Serve a request here or at its shard's owner, wherever that comes to be meanwhile."""
-        cluster, (endpoint, _, identity, headers) = self._cluster, asked
-        assert cluster is not None
-        tenant = _place_of(endpoint, identity)
-        while True:
-            if cluster.is_here(tenant):
-                media = endpoint.checked_media(headers)
-                try:
-                    return await self._serve_here(request, body, media, asked, line, serving, send)
-                except NotOwner:
-                    # It has moved meanwhile, and nothing was done.
-                    if tenant in self._calls.partitioned:
-                        raise Unavailable("a shard of this tenant is moving", retry_after=1.0) from None
-            if headers.forwarded is not None:
-                if not await cluster.catch_up(tenant, headers.roster_version):
-                    raise NotOwner("this coordinator does not have the shard")
-                continue
-            ask = Ask(
-                tenant=tenant,
-                identity=identity,
-                method=request.method,
-                target=_target(request),
-                headers=request.headers,
-                body=body,
-                may_repeat=lambda: _may_repeat(endpoint, headers, body),
-                send=send if headers.wants_events else None,
-                hurry=self._closing,
-            )
-            response = await self._forward(ask, endpoint, headers, line, serving)
-            if response is not None or ask.streamed:
-                return response
-
-    def _is_here(self, endpoint: Endpoint, identity: Identity) -> bool:
-        return self._cluster is None or self._cluster.is_here(_place_of(endpoint, identity))
-
-    async def _forward(
-        self, ask: Ask, endpoint: Endpoint, headers: Headers, line: Line | None, serving: Cancellable
-    ) -> Response | None:
-        """Forward a request; one that waits while we shut down is sent once more, not to wait."""
-        assert self._cluster is not None
-        if line is not None and (endpoint.call.name in ("claim", "report") or "wait=" in ask.target):
-            line.mind_leaving()
-        loop = asyncio.get_running_loop()
-        try:
-            with self._wait(serving, ask.identity, headers):
-                response = await loop.create_task(self._cluster.forward(ask))
-        except asyncio.CancelledError:
-            if not self._closing or ask.hurry or ask.streamed or not ask.may_repeat():
-                raise
-            ask.hurry = True
-            response = await loop.create_task(self._cluster.forward(ask))
-        if response is not None and line is not None and endpoint.call.name in ("claim", "report"):
-            try:
-                await line.reach()
-            except BaseException:
-                self._cluster.give_back(ask, response)
-                raise
-        return response
-
-    async def _answer_coordinator(
-        self, request: Request, headers: Headers, body: bytes | Receive
-    ) -> Response | None:
-        assert self._cluster is not None
-        if not isinstance(body, bytes):
-            body = await self._body(self._limits.batch, headers, body)
-        return await self._cluster.answer(request.path, body)
-
-    def _believed(self, header: bytes) -> Identity:
-        if self._cluster is None:
-            raise Forbidden("there are no other coordinators on this store")
-        return self._cluster.believe(header)
-
-    def _end_sessions_elsewhere(self) -> None:
-        """End the push sessions of shards that have moved: their workers come back, and are forwarded."""
-        for task, tenant in list(self._sessions.items()):
-            if self._cluster is not None and not self._cluster.is_here(tenant):
-                self._moved.add(task)
-                task.cancel()
 
     # -- judging -----------------------------------------------------------------------------------
 
@@ -392,7 +259,7 @@ class Application:
         identity.require(scope)
         return identity
 
-    async def _body(self, limit: int, headers: Headers, receive: Receive) -> bytes:
+    async def _body(self, limit: int, receive: Receive) -> bytes:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
@@ -440,7 +307,7 @@ class Application:
             identity = self._identified("work", headers, told)
             session = Session(self._calls, identity, limits=self._limits, receive=receive, send=send)
             session.negotiate(scope)
-            there = await self._session_elsewhere(identity, headers)
+            there = await self._session_elsewhere(identity, headers, max_size=self._limits.batch)
         except LineshaftError as error:
             await _deny(receive, send, refusal(error))
             return
@@ -459,19 +326,6 @@ class Application:
                 self._sessions.pop(task, None)
                 self._moved.discard(task)
 
-    async def _session_elsewhere(
-        self, identity: Identity, headers: Headers
-    ) -> aiohttp.ClientWebSocketResponse | None:
-        """Open the session at the owner of the tenant's shard; None where that is us."""
-        cluster, tenant = self._cluster, identity.tenant
-        if cluster is None or cluster.is_here(tenant):
-            return None
-        if headers.forwarded is None:
-            return await cluster.session(identity, SESSION_PATH, max_size=self._limits.batch)
-        if await cluster.catch_up(tenant, headers.roster_version):
-            return None
-        raise NotOwner("this coordinator does not have the shard")
-
     def _farewell(
         self, task: asyncio.Task[Any], cut: BaseException, identity: Identity, headers: Headers
     ) -> int:
@@ -479,24 +333,6 @@ class Application:
         if self._closing or task in self._moved:
             return 1012
         return 1008 if self._sent_away(cut, identity, headers) else 1006
-
-
-def _place_of(endpoint: Endpoint, identity: Identity) -> str:
-    """Return the tenant whose shard a request is about."""
-    return SYSTEM_TENANT if endpoint.of_all_tenants else identity.tenant
-
-
-def _may_repeat(endpoint: Endpoint, headers: Headers, body: bytes) -> bool:
-    try:
-        return endpoint.may_repeat(endpoint.read_body(body, endpoint.checked_media(headers)))
-    except LineshaftError:
-        return True  # it is refused, wherever it goes
-
-
-def _target(request: Request) -> str:
-    """Return path and query as they came."""
-    path = request.path.decode("ascii")
-    return f"{path}?{request.query.decode('latin-1')}" if request.query else path
 
 
 def _traceparent(headers: Headers) -> str | None:

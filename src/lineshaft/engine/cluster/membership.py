@@ -264,12 +264,16 @@ class Membership(Tenure):
 
     async def _live(self) -> None:
         while True:
-            await self._rest()
             try:
+                await self._rest()
                 await self.change(self._bury)
                 self.counts.beats += 1
             except Evicted:
                 await self._come_back()
+            except Exception:
+                # Whatever it is, to beat no more would be worse.
+                _LOG.exception("the membership stumbled")
+                await self._clock.sleep(self.lease * BEAT / 1000)
 
     def _bury(self, roster: Roster) -> Roster:
         dead = self._sightings.dead(self._clock.monotonic())
