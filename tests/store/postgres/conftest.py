@@ -1,10 +1,17 @@
-"""Databases for the tests of the PostgreSQL store, and how one speaks to them beside it."""
+"""Databases for the tests of the PostgreSQL store.
+
+LINESHAFT_TEST_POSTGRES=postgresql://user@host:port names another server than that of the wheel, to test
+another version with; tests that kill their server go on to use the wheel's.
+"""
 
 from __future__ import annotations
 
 import itertools
+import os
+import secrets
 from collections.abc import Callable
 
+import psycopg
 import pytest
 
 from tests.servers import PostgresServer
@@ -13,9 +20,16 @@ _NUMBERS = itertools.count()
 
 
 @pytest.fixture(scope="module")
-def database(postgres_server: PostgresServer) -> str:
+def database(request: pytest.FixtureRequest) -> str:
     """Give the URL of a database that the tests of a module share."""
-    return postgres_server.fresh()
+    server = os.environ.get("LINESHAFT_TEST_POSTGRES")
+    if server is None:
+        found: PostgresServer = request.getfixturevalue("postgres_server")
+        return found.fresh()
+    name = f"lineshaft_{secrets.token_hex(6)}"
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return f"{server}/{name}"
 
 
 @pytest.fixture
