@@ -414,14 +414,17 @@ class TestRefusals:
     def test_a_user_with_few_rights_is_enough_and_hears_what_was_not_checked(self) -> None:
         with valkey(private=True) as server:
             with server.client() as client:
-                rights = ("~{jobs*", "+@all", "-@admin", "-@dangerous", "+info")
-                client.execute_command("ACL", "SETUSER", "tasks", "on", ">se/cret", *rights)
+                rights = "~{jobs* +@read +@write +@scripting +@connection +info +time +wait"  # as documented
+                client.execute_command("ACL", "SETUSER", "tasks", "on", ">se/cret", *rights.split())
             place = f"valkey://tasks:se%2Fcret@127.0.0.1:{server.port}/3?prefix=jobs&shards=2"
             store = asyncio.run(open_and_close(place))
             assert store.tier == "process crash"
             assert any("forbids CONFIG" in notice for notice in store.notices())
             assert "se/cret" not in store.url
             assert "se%2Fcret" not in store.url
+            with server.client() as client:
+                client.execute_command("ACL", "SETUSER", "tasks", "+config|get")
+            assert asyncio.run(open_and_close(place)).tier == "power loss"
             wrong = place.replace("se%2Fcret", "wrong")
             with pytest.raises(StoreUnusable, match="no such user and password"):
                 asyncio.run(open_and_close(wrong))
