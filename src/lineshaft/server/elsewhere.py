@@ -42,6 +42,12 @@ class RemoteCalls:
         traceparent: str | None = None,
     ) -> Any:
         """Make a call and return its answer struct. Raises `LineshaftError`; cancelled, it hangs up."""
+        given: dict[str, Any] = {"id": id, "query": query, "body": body, "traceparent": traceparent}
+        if self._forwarder.is_here(identity.tenant):
+            try:
+                return await self._calls.call(call, identity, **given)
+            except NotOwner:
+                pass  # it is moving, and nothing was done
         path = call.path if id is None else call.path.replace("{id}", quote(id, safe=""))
         headers = [(b"content-type", b"application/json")] if call.body is not None else []
         if traceparent is not None:
@@ -61,9 +67,7 @@ class RemoteCalls:
             if response is not None:
                 return self._read(call, query, body, response)
             try:
-                return await self._calls.call(
-                    call, identity, id=id, query=query, body=body, traceparent=traceparent
-                )
+                return await self._calls.call(call, identity, **given)
             except NotOwner:
                 continue  # it has moved on
 
