@@ -13,6 +13,7 @@ reason, and fails in CI. From a shell: `python -m tests.servers opensearch` star
 from __future__ import annotations
 
 from tests.servers.postgres import PostgresServer, postgres
+from tests.servers.run import Port
 from tests.servers.search import (
     SearchServer,
     SecuredNode,
@@ -34,6 +35,7 @@ from tests.servers.valkey import (
 
 __all__ = [
     "KeyValueServer",
+    "Port",
     "PostgresServer",
     "SearchServer",
     "SecuredNode",

@@ -13,6 +13,8 @@ from tests.servers import run
 
 PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1"
 
+COLLECTIONS = "org.apache.commons:commons-collections4:4.4:jar"
+
 RUNNER = "3.8.0.0"
 RUNNER_POM = f"""\
 <project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -72,7 +74,15 @@ def secured_opensearch(version: str) -> Path:
             plugin = work / "home" / "plugins" / "opensearch-security"
             plugin.mkdir(parents=True)
             _unpack(work / f"opensearch-security-{version}.0.zip", plugin)
-            # It extends a module that the minimal distribution lacks, only for rules about workloads.
+            # It extends a module that the minimal distribution lacks, only for rules about workloads; and
+            # takes a library from it.
+            for step in ("get", "copy"):
+                _maven(
+                    f"{PLUGIN}:{step}",
+                    f"-Dartifact={COLLECTIONS}",
+                    f"-DoutputDirectory={plugin}",
+                    folder=work,
+                )
             descriptor = plugin / "plugin-descriptor.properties"
             descriptor.write_text(
                 re.sub("(?m)^extended.plugins=.*", "extended.plugins=", descriptor.read_text())
