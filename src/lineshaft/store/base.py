@@ -241,6 +241,17 @@ class Inbox(Protocol):
 
 
 @runtime_checkable
+class Continues(Protocol):
+    """What a store may be besides: one whose shards can take over where another store's left off."""
+
+    async def continue_from(self, ownership: Ownership, position: int) -> None:
+        """Let the next commit be that after `position`, and the log begin with it; what was in the log goes.
+
+        For a shard of which nobody has been told a position. Raises `Fenced`.
+        """
+
+
+@runtime_checkable
 class Inspectable(Protocol):
     """What a store on a server can do besides: say how its server is, and what people should know of it."""
 

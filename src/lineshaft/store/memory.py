@@ -62,6 +62,12 @@ class MemoryStore:
             raise Fenced(f"the store is at position {data.position}, so {batch.position} is not the next")
         data.apply(batch)
 
+    async def continue_from(self, ownership: Ownership, position: int) -> None:
+        """See `base.Continues`."""
+        data = self._owned(ownership)
+        data.position, data.nonce, data.earliest = position, b"", position + 1
+        data.log.clear()
+
     async def get(self, shard: int, keys: Sequence[tuple[str, str]]) -> list[Task | None]:
         data = self._data(shard)
         found = (data.tasks.get(data.idents.get(key, -1)) for key in keys)

@@ -126,6 +126,10 @@ class SQLiteStore:
         if self._opened is not None:
             self._opened.checkpoints.committed(batch)
 
+    async def continue_from(self, ownership: Ownership, position: int) -> None:
+        """See `base.Continues`."""
+        await self._write(lambda c, rules: rules.continue_from(c, ownership, position))
+
     async def get(self, shard: int, keys: Sequence[tuple[str, str]]) -> list[Task | None]:
         self._check_shard(shard)
         generations = self._ready().rules.generations

@@ -91,6 +91,15 @@ class Writer:
                 raise Rejected(f"a value cannot be stored: {error}") from error
             raise
 
+    def continue_from(self, connection: sqlite3.Connection, ownership: Ownership, position: int) -> None:
+        """See `base.Continues`."""
+        with _transaction(connection):
+            require_owned(connection, ownership)
+            connection.execute(
+                "UPDATE shard SET position = ?, nonce = x'' WHERE id = ?", (position, ownership.shard)
+            )
+            connection.execute("DELETE FROM log")
+
     def prune(
         self,
         connection: Connection,

@@ -18,7 +18,7 @@ import psycopg
 
 from lineshaft.core.batch import Batch, Blob, Census, Snapshot
 from lineshaft.core.task import State, Task
-from lineshaft.errors import Invalid, Unavailable
+from lineshaft.errors import Fenced, Invalid, Unavailable
 from lineshaft.store.base import InboxItem, Log, Ownership, Page, Query, Roster, StoreInUse
 from lineshaft.store.postgres import schema as schemas
 from lineshaft.store.postgres import searching
@@ -147,6 +147,18 @@ class PostgresStore:
         numbers.committed(prepared.new_specs, prepared.highest_seq)
         opened.inboxes.settled(ownership.shard, taken)
         self.history.reached(ownership.shard, batch.position, batch.counters)
+
+    async def continue_from(self, ownership: Ownership, position: int) -> None:
+        """See `base.Continues`."""
+        opened = self._of(ownership.shard)
+        with translated(self.url, writing=True):
+            rows = await opened.committing.run(
+                f"UPDATE {self.schema}.shard SET position = $4, nonce = '', earliest = $4 + 1"
+                " WHERE id = $1 AND epoch = $2 AND owner = $3 RETURNING id",
+                (*_named(ownership), position),
+            )
+        if not rows:
+            raise Fenced(f"shard {ownership.shard} is not at epoch {ownership.epoch} of this owner")
 
     async def get(self, shard: int, keys: Sequence[tuple[str, str]]) -> list[Task | None]:
         opened = self._of(shard)

@@ -152,6 +152,13 @@ class RedisStore:
             confirmed |= new
             self.history.of(shard).reached(batch.position, batch.counters)
 
+    async def continue_from(self, ownership: Ownership, position: int) -> None:
+        """See `base.Continues`."""
+        await self.renew(ownership)
+        key, log = self._meta(ownership.shard), f"{self._tag(ownership.shard)}l"
+        with translated(self.url):
+            await self._client.call(key, ("HSET", key, "position", str(position), "nonce", ""), ("DEL", log))
+
     async def get(self, shard: int, keys: Sequence[tuple[str, str]]) -> list[Task | None]:
         with self._reading(shard) as reader:
             return await reader.get(keys)
