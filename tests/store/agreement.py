@@ -75,8 +75,12 @@ class StoresAgree(RuleBasedStateMachine):
     `prepare` is called first, `make_store` for every object that opens what is there, `leave` at the end.
     """
 
+    blobs_go_with_their_task = True
+    """As in the conformance suite. Where False, a task that was pruned is not written or asked for again."""
+
     def __init__(self) -> None:
         super().__init__()
+        self.pruned: set[int] = set()
         self.loop = asyncio.new_event_loop()
         self.prepare()
         self.model = MemoryStore()
@@ -159,11 +163,14 @@ class StoresAgree(RuleBasedStateMachine):
     @rule(before=INSTANTS, log_before=INSTANTS, limit=st.integers(1, 3), stale=st.integers(0, 1))
     def prune(self, before: int, log_before: int, limit: int, stale: int) -> None:
         ownership = self.owners[max(0, len(self.owners) - 1 - stale)]
+        seqs = self.seqs_of_the_model()
         removed = self.both(
             lambda store: store.prune(ownership, before=before, log_before=log_before, limit=limit),
             key=sorted_census,
         )
         assert isinstance(removed, type) or sum(census.count for census in removed) <= limit
+        if not self.blobs_go_with_their_task:
+            self.pruned |= seqs - self.seqs_of_the_model()
         self.dirty = True
 
     # -- what is read ----------------------------------------------------------------------------------
@@ -188,6 +195,7 @@ class StoresAgree(RuleBasedStateMachine):
 
     @rule(keys=st.lists(st.tuples(st.sampled_from(Blob), SEQS), max_size=20))
     def read(self, keys: list[tuple[Blob, int]]) -> None:
+        keys = [(kind, seq) for kind, seq in keys if seq not in self.pruned]
         self.both(lambda store: store.read(SHARD, keys))
 
     @rule(after=st.integers(0, 20), limit=st.integers(1, 10))
@@ -201,7 +209,8 @@ class StoresAgree(RuleBasedStateMachine):
         self.dirty = False
         self.both(lambda store: store.load(self.owners[-1]))
         self.both(lambda store: store.get(SHARD, [self.ids[seq] for seq in sorted(self.ids)[:50]]))
-        self.both(lambda store: store.read(SHARD, [(kind, seq) for kind in Blob for seq in range(1, 31)]))
+        keys = [(kind, seq) for kind in Blob for seq in range(1, 31) if seq not in self.pruned]
+        self.both(lambda store: store.read(SHARD, keys))
         self.both(lambda store: store.log(SHARD, 0))
         for tenant in ("a", "b"):
             query = Query(tenant=tenant, sort=SORTS[self.now % len(SORTS)], limit=50)
@@ -211,7 +220,8 @@ class StoresAgree(RuleBasedStateMachine):
 
     def draw_task(self, data: st.DataObject) -> Task:
         """Draw a new task or a new version of one that there is or was; a seq keeps its tenant and id."""
-        seq = data.draw(st.sampled_from([*sorted(self.ids)[:20], self.next_seq]))
+        known = [seq for seq in sorted(self.ids) if seq not in self.pruned]
+        seq = data.draw(st.sampled_from([*known[:20], self.next_seq]))
         tenant, id = self.ids.get(seq) or (data.draw(TENANTS), data.draw(IDS))
         self.ids[seq] = (tenant, id)
         self.next_seq = max(self.next_seq, seq + 1)
@@ -248,7 +258,7 @@ class StoresAgree(RuleBasedStateMachine):
         batch = self.make_batch(
             rows,
             forgotten=[Forgotten(seq, *self.ids[seq]) for seq in sorted(set(gone) - written)],
-            blobs=data.draw(st.lists(BLOBS, max_size=6)),
+            blobs=[blob for blob in data.draw(st.lists(BLOBS, max_size=6)) if blob[1] not in self.pruned],
             records=data.draw(st.lists(RECORDS, max_size=3)),
             changes=[
                 Change(task.seq, task.tenant, task.id, task.spec.name, task.spec.queue, task.state, self.now)
@@ -265,6 +275,9 @@ class StoresAgree(RuleBasedStateMachine):
         counters = Counters(self.now, self.next_seq, self.now)
         nonce = b"%d" % next(self.nonces)
         return Batch(position=position, nonce=nonce, counters=counters, tasks=tasks, **content)
+
+    def seqs_of_the_model(self) -> set[int]:
+        return set(self.model._shards[SHARD].tasks)
 
     async def position(self) -> int:
         log = await self.model.log(SHARD, 0, limit=10_000)

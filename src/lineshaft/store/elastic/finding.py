@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from lineshaft.core.batch import Blob, Census, Record
-from lineshaft.core.task import STATE_WORDS, STATES_BY_WORD, Task
+from lineshaft.core.task import STATE_WORDS, STATES_BY_WORD, State, Task
 from lineshaft.store.elastic.client import SEARCH, Client
 from lineshaft.store.elastic.documents import unpack
 from lineshaft.store.elastic.months import Months
@@ -25,6 +25,7 @@ ENDED = [word for state, word in STATE_WORDS.items() if state.terminal]
 PAGE = 5_000
 _KEYS_AT_ONCE = 2_000
 _BUCKETS = 1_000
+_MONTHS_AT_ONCE = 3
 
 
 class _Row(msgspec.Struct):
@@ -48,9 +49,14 @@ class _Value(msgspec.Struct):
     value: str | None = None
     raw: bytes | None = None
 
+    @property
+    def data(self) -> bytes | None:
+        return self.raw if self.value is None else self.value.encode()
+
 
 class _ValueHit(msgspec.Struct):
     found: bool = False
+    version: int = msgspec.field(name="_version", default=0)
     source: _Value = msgspec.field(name="_source", default_factory=_Value)
 
 
@@ -185,29 +191,32 @@ class Finder:
         return found
 
     async def values(self, shard: int, keys: Sequence[BlobKey]) -> dict[BlobKey, bytes]:
-        """Read blobs; absent where there is none."""
-        found: dict[BlobKey, bytes] = {}
+        """Read blobs; absent where there is none.
+
+        One that was written without its task may be in another month than before; the later one stands.
+        """
+        found: dict[BlobKey, tuple[int, bytes | None]] = {}
         left = list(keys)
-        for month in self._months.known:
-            missing: list[BlobKey] = []
+        known = self._months.known
+        for start in range(0, len(known), _MONTHS_AT_ONCE):
+            indices = [self._names.values(month) for month in known[start : start + _MONTHS_AT_ONCE]]
             for part in _portions(left):
-                answer = await self._mget(
-                    self._names.values(month),
-                    [value_id(shard, seq, kind) for kind, seq in part],
-                    "value,raw",
-                    _values,
+                places = [
+                    {"_index": index, "_id": value_id(shard, seq, kind)}
+                    for kind, seq in part
+                    for index in indices
+                ]
+                answer = await self._client.ask(
+                    "/_mget?_source_includes=value,raw", {"docs": places}, _values, timeout=10.0
                 )
-                for key, hit in zip(part, answer.docs, strict=True):
-                    if not hit.found:
-                        missing.append(key)
-                    elif hit.source.value is not None:
-                        found[key] = hit.source.value.encode()
-                    elif hit.source.raw is not None:
-                        found[key] = hit.source.raw
-            left = missing
+                owners = [key for key in part for _ in indices]
+                for key, hit in zip(owners, answer.docs, strict=True):
+                    if hit.found and hit.version >= found.get(key, (0, None))[0]:
+                        found[key] = (hit.version, hit.source.data)
+            left = [key for key in left if key not in found]
             if not left:
                 break
-        return found
+        return {key: data for key, (_, data) in found.items() if data is not None}
 
     async def _mget(self, index: str, ids: list[str], fields: str, shape: msgspec.json.Decoder[Any]) -> Any:
         return await self._client.ask(
@@ -260,19 +269,17 @@ class Finder:
         sources = [{name: {"terms": {"field": name}}} for name in ("tenant", "queue", "state")]
         composite: dict[str, Any] = {"size": _BUCKETS, "sources": sources}
         body = {"query": query, "size": 0, "aggs": {"census": {"composite": composite}}}
-        counts: Counter[tuple[str, str, str]] = Counter()
+        counts: Counter[tuple[str, str, State]] = Counter()
         while True:
             answer = await self._client.ask(
                 f"/{self._names.all_tasks}/_search", body, _census_answer, timeout=SEARCH
             )
             page = answer.aggregations.census
             for bucket in page.buckets:
-                counts[bucket.key["tenant"], bucket.key["queue"], bucket.key["state"]] += bucket.doc_count
+                key = bucket.key
+                counts[key["tenant"], key["queue"], STATES_BY_WORD[key["state"]]] += bucket.doc_count
             if page.after_key is None or len(page.buckets) < _BUCKETS:
-                return [
-                    Census(tenant, queue, STATES_BY_WORD[state], count)
-                    for (tenant, queue, state), count in sorted(counts.items())
-                ]
+                return [Census(*key, count) for key, count in sorted(counts.items())]
             composite["after"] = page.after_key
 
     async def records(self, shard: int) -> list[Record]:

@@ -109,7 +109,12 @@ class ElasticStore:
         async with of.lock:
             if not of.attached:
                 await opened.attach(of)
-            await opened.writer.commit(of, ownership, batch)
+            try:
+                await opened.writer.commit(of, ownership, batch)
+                of.is_ours = True
+            except Fenced:
+                of.is_ours = False
+                raise
         opened.notice(of)
 
     # -- reading -----------------------------------------------------------------------------------
