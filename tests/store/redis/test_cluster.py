@@ -39,12 +39,6 @@ class TestCluster(OwnershipPromises, CommitPromises, PruningPromises):
     async def make_store(self) -> Store:
         return open_store(place(self.nodes))
 
-    async def reopen(self, store: Store) -> Store:
-        await store.close()
-        again = open_store(store.url)
-        await again.open(address="http://127.0.0.1:7077")
-        return again
-
 
 def test_shards_lie_on_all_nodes_and_are_served_at_once(nodes: list[KeyValueServer]) -> None:
     async def story() -> None:

@@ -16,6 +16,8 @@ from lineshaft.store.redis.options import Options
 
 Command = Sequence[Any]
 
+_IDLE_KEPT = 32
+
 
 class Client(Protocol):
     """What the store needs of its servers."""
@@ -109,7 +111,7 @@ class ServerClient:
             sound = connection.is_connected
         finally:
             self._busy.discard(connection)
-            if sound:
+            if sound and len(self._idle) < _IDLE_KEPT:
                 self._idle.append(connection)
             else:
                 await connection.disconnect(nowait=True)

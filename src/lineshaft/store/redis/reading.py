@@ -29,7 +29,8 @@ from lineshaft.store.redis.rows import (
 )
 
 _KEYS_AT_ONCE = 500
-_BUCKETS_AT_ONCE = 4
+_BUCKETS_AT_ONCE = 2
+_BUCKETS_OF_A_LOAD = 8
 _RECORDS_AT_ONCE = 250
 
 
@@ -89,7 +90,7 @@ class Reader:
         for digest, value in _pairs(specs):
             self._specs.learn(digest, value)
         tasks: list[Task] = []
-        async for rows in self._rows("o", sorted(_names(buckets), key=int)):
+        async for rows in self._rows("o", sorted(_names(buckets), key=int), at_once=_BUCKETS_OF_A_LOAD):
             await self._learn([row for _, row in rows])
             tasks += [self._specs.decode(row) for _, row in rows]
         share_numbers(tasks)
@@ -174,10 +175,12 @@ class Reader:
         last = int(place(query.max_seq)[0])
         return [each for each in found if each <= last]
 
-    async def _rows(self, kinds: str, buckets: Sequence[str]) -> AsyncIterator[list[tuple[int, bytes]]]:
+    async def _rows(
+        self, kinds: str, buckets: Sequence[str], *, at_once: int = _BUCKETS_AT_ONCE
+    ) -> AsyncIterator[list[tuple[int, bytes]]]:
         """Yield rows with their arrivals, some buckets at a time, in their order."""
-        for start in range(0, len(buckets), _BUCKETS_AT_ONCE):
-            part = buckets[start : start + _BUCKETS_AT_ONCE]
+        for start in range(0, len(buckets), at_once):
+            part = buckets[start : start + at_once]
             answer = await self._functions.call("walk", self._meta, kinds, *part)
             rows: list[tuple[int, bytes]] = []
             for number, flat in enumerate(answer):

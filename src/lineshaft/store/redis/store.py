@@ -90,6 +90,7 @@ class RedisStore:
 
     async def close(self) -> None:
         mine, self._pid = self._pid == os.getpid(), None
+        self._committing.clear()
         if mine:
             await self._client.close()
 
