@@ -16,9 +16,11 @@ from lineshaft.core.commands import Claim, Get, SetQueue
 from lineshaft.core.task import State, Task
 from lineshaft.engine.engine import Engine
 from lineshaft.errors import NotFound
+from lineshaft.server.identity import SYSTEM_TENANT
+from lineshaft.server.partitions.layout import Layout
 from lineshaft.store.postgres.store import PostgresStore
 from lineshaft.store.urls import open_store
-from lineshaft.values.partitions import shard_of
+from lineshaft.values.partitions import partition_name, partition_of, shard_of
 
 SOON = 20
 """Seconds within which everything must have happened; nothing waits for as long as that."""
@@ -239,10 +241,27 @@ async def test_what_came_while_nobody_was_there_is_taken_at_the_next_start(
 
 async def test_a_tenant_is_sent_to_the_shard_in_which_it_lives(user: User, schema: str) -> None:
     names = ["default", "a", "tenant/7", "x" * 128, "A:b.c-d_e"]
-    rows = user.connection.execute(
-        f"SELECT n, {schema}.shard_of(n) FROM unnest(%s::text[]) AS n", (names,)
-    ).fetchall()
-    assert dict(rows) == {name: shard_of(name, 2) for name in names}
+    for name in names:
+        row = user.connection.execute(
+            f"SELECT name, shard FROM {schema}.place_of(%s, 'x')", (name,)
+        ).fetchone()
+        assert row == (name, shard_of(name, 2))
+
+
+@pytest.mark.parametrize(
+    ("tenant", "partitions"), [("acme", 2), ("n" * 31, 3), ("n" * 32, 127), ("m", 128), ("m", 300)]
+)
+async def test_a_task_is_sent_to_the_partition_that_has_its_id(
+    store_url: Callable[..., str], database: str, schema: str, tenant: str, partitions: int
+) -> None:
+    async with Engine(open_store(store_url(shards=5))) as engine:
+        await Layout(engine, system=SYSTEM_TENANT).put(tenant, partitions)
+        user = User(database, schema)
+        with user.connection:
+            for number in range(5):
+                task_id = user.enqueue(task_id=f"task-{number}", tenant=tenant)
+                part = partition_name(tenant, partition_of(task_id, partitions))
+                assert (await arrived(engine, task_id, part)).tenant == part
 
 
 async def test_an_item_goes_with_the_commit_that_makes_its_task(

@@ -69,7 +69,7 @@ def translate(
     if writing and (state.startswith(_UNMAPPABLE) or isinstance(error, psycopg.DataError)):
         return Rejected(what)
     advice = _advice(state, said)
-    told = f"{what}. {advice}" if advice else what
+    told = f"{what.rstrip('.?')}. {advice}" if advice else what
     if opening and (state.startswith(_AT_START) or (not state and _refuses(said))):
         return StoreUnusable(told)
     return Unavailable(told, retry_after=1)

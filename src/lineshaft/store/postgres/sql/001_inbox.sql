@@ -1,22 +1,59 @@
 -- Transactional enqueue: what a user's own transaction calls. A task exists exactly if that transaction commits.
 
-CREATE FUNCTION @.shard_of(p_tenant text) RETURNS int2
-LANGUAGE plpgsql STABLE AS $$
+CREATE FUNCTION @.crc32(p_text text) RETURNS int8
+LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
-    shards CONSTANT int8 := (SELECT count(*) FROM @.shard);
-    bytes CONSTANT bytea := convert_to(p_tenant, 'UTF8');
+    bytes CONSTANT bytea := convert_to(p_text, 'UTF8');
     crc int8 := 4294967295;
 BEGIN
-    IF shards = 1 THEN
-        RETURN 0;
-    END IF;
     FOR i IN 0 .. octet_length(bytes) - 1 LOOP
         crc := crc # get_byte(bytes, i);
         FOR bit IN 1 .. 8 LOOP
             crc := CASE WHEN crc & 1 = 1 THEN (crc >> 1) # 3988292384 ELSE crc >> 1 END;
         END LOOP;
     END LOOP;
-    RETURN (crc # 4294967295) % shards;
+    RETURN crc # 4294967295;
+END $$;
+
+-- How many partitions a tenant has: the end of a row of the system tenant, [name, number] in MessagePack.
+CREATE FUNCTION @.partitions_of(p_tenant text, p_shards int8) RETURNS int4
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    stored bytea;
+    place int4;
+BEGIN
+    SELECT r.data INTO stored FROM @.record AS r
+        WHERE r.shard = (@.crc32('_system') % p_shards)::int2 AND r.kind = 'tenant' AND r.tenant = '_system'
+            AND r.key = p_tenant;
+    IF stored IS NULL THEN
+        RETURN 1;
+    END IF;
+    place := CASE WHEN octet_length(p_tenant) < 32 THEN 2 ELSE 3 END + octet_length(p_tenant);
+    RETURN CASE get_byte(stored, place)
+        WHEN 204 THEN get_byte(stored, place + 1)
+        WHEN 205 THEN get_byte(stored, place + 1) * 256 + get_byte(stored, place + 2)
+        ELSE get_byte(stored, place)
+    END;
+END $$;
+
+-- The name inside of the tenant, or of its partition that has the task, and the shard in which that lives.
+CREATE FUNCTION @.place_of(p_tenant text, p_task_id text, OUT name text, OUT shard int2)
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    shards CONSTANT int8 := (SELECT count(*) FROM @.shard);
+    partitions int4;
+    partition int8 := 0;
+BEGIN
+    name := p_tenant;
+    shard := 0;
+    IF shards > 1 THEN
+        partitions := @.partitions_of(p_tenant, shards);
+        IF partitions > 1 THEN
+            partition := @.crc32(p_task_id) % partitions;
+            name := p_tenant || '#' || partition;
+        END IF;
+        shard := (@.crc32(p_tenant) + partition) % shards;
+    END IF;
 END $$;
 
 CREATE FUNCTION @.refuse(p_field text, p_reason text) RETURNS void
@@ -84,7 +121,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     a_century CONSTANT int8 := 36500::int8 * 86400000;
     is_name CONSTANT text := '^[A-Za-z0-9._:/-]{1,128}$';
-    place int2;
+    place record;
     due int8;
     text_of_metadata text := btrim(metadata::text, E' \t\r\n');
     bytes bytea;
@@ -149,30 +186,30 @@ BEGIN
     IF delay IS NOT NULL THEN
         due := ceil(extract(epoch FROM clock_timestamp()) * 1000) + @.duration('delay', delay, 0, a_century);
     END IF;
-    place := @.shard_of(tenant);
-    IF EXISTS (
-        SELECT FROM @.record AS r
-        WHERE r.shard = place AND r.kind = 'queue' AND r.tenant = enqueue.tenant AND r.key = enqueue.queue
-            AND position('c'::bytea IN r.data) > 0
-    ) THEN
-        PERFORM @.refuse('queue', format('queue %L is closed', queue));
-    END IF;
     IF NOT given THEN
         -- As the coordinator makes them: 48 bits of milliseconds, 56 bits of chance, so that they sort by time.
         task_id := lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::int8), 12, '0')
             || substr(replace(gen_random_uuid()::text, '-', ''), 19, 14);
     END IF;
+    place := @.place_of(tenant, task_id);
+    IF EXISTS (
+        SELECT FROM @.record AS r
+        WHERE r.shard = place.shard AND r.kind = 'queue' AND r.tenant = place.name AND r.key = enqueue.queue
+            AND position('c'::bytea IN r.data) > 0
+    ) THEN
+        PERFORM @.refuse('queue', format('queue %L is closed', queue));
+    END IF;
     INSERT INTO @.inbox (
         shard, tenant, task_id, given, name, queue, priority, max_retries, run_at, expires_at, lease, timeout,
         retention, result_ttl, tags, capability, metadata, traceparent, payload
     ) VALUES (
-        place, tenant, task_id, given, name, queue, priority, max_retries, due,
+        place.shard, place.name, task_id, given, name, queue, priority, max_retries, due,
         @.instant('expires_at', expires_at), @.duration('lease', lease, 1000, 86400000),
         @.duration('timeout', timeout, 1, a_century), @.duration('retention', retention, 0, a_century),
         @.duration('result_ttl', result_ttl, 0, a_century), coalesce(tags, '{}'), coalesce(capability, '{}'),
         convert_to(text_of_metadata, 'UTF8'), traceparent, bytes
     );
-    PERFORM pg_notify('@channel@', place::text);
+    PERFORM pg_notify('@channel@', place.shard::text);
     RETURN task_id;
 END $$;
 
