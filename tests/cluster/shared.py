@@ -36,6 +36,8 @@ class Line:
         self.shards = memory.shards
         self.cut = asyncio.Event()
         """Set: nothing goes through, and nothing is said."""
+        self.hangs: set[str] = set()
+        """Calls of which nothing is heard, nor ever will be."""
         self.refuses: set[str] = set()
         """Calls that are refused before they are carried out."""
         self.loses: set[str] = set()
@@ -62,7 +64,7 @@ class Line:
         async def call(*arguments: Any, **named: Any) -> Any:
             self.calls.append(name)
             await asyncio.sleep(0)
-            if self.cut.is_set():
+            if self.cut.is_set() or name in self.hangs:
                 await asyncio.Event().wait()
             if name in self.refuses:
                 raise Unavailable("the store refused")

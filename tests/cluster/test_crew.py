@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from lineshaft.core.commands import Enqueue, Get, NewTask
+from lineshaft.core.commands import Cancel, Enqueue, Get, NewTask
+from lineshaft.core.task import State
 from lineshaft.errors import NotOwner, Unavailable
 from tests.cluster.crew import LEASE, SPEC, TENANTS, Crew, with_crew
 
@@ -130,6 +131,29 @@ async def test_who_is_cut_off_answers_nothing_from_memory_once_another_may_have_
     await crew.until(lambda: crew.settled, within=2 * LEASE)
     assert a.membership.id != old and len(a.shards) == 2
     assert a.membership.counts.evicted == 1 and b.membership.counts.evictions == 1
+
+
+@with_crew("a")
+async def test_who_is_taken_for_dead_while_it_gives_a_shard_away_shows_nothing_old(crew: Crew) -> None:
+    [a] = crew.mates
+    for tenant in TENANTS:
+        await crew.enqueue(tenant, "x")
+    a.line.hangs.add("swap_roster")
+    await crew.pass_time(0.65 * LEASE)
+    reads = [a.engine.submit(Get(tenant=tenant, id="x")) for tenant in TENANTS]
+    await crew.pass_time(0.01)
+    assert not any(read.done() for read in reads), "its tenure is over"
+    b = await crew.hire("b")
+    await crew.until(lambda: bool(a.engine.holdings._moving), within=1.0)
+    await crew.until(lambda: b.shards == [0, 1, 2, 3], within=LEASE)
+    for tenant in TENANTS:
+        await b.ask(Cancel(tenant=tenant, id="x"))
+    a.line.hangs.clear()
+    await crew.until(lambda: crew.settled, within=3 * LEASE)
+    for read in reads:
+        with pytest.raises((NotOwner, Unavailable)):
+            await read
+    assert (await crew.get("t1", "x")).state is State.CANCELLED
 
 
 @with_crew("a", "b", "c")

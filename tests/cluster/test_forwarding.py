@@ -6,8 +6,13 @@ import asyncio
 import json
 
 import aiohttp
+import msgspec
 import pytest
 
+from lineshaft.engine.engine import Engine
+from lineshaft.errors import NotOwner
+from lineshaft.server.forwarding import Ask
+from lineshaft.server.identity import ANYBODY
 from tests.cluster.fleet import fleet
 
 
@@ -133,8 +138,6 @@ async def test_a_coordinator_that_is_not_the_owner_says_so_and_does_not_forward_
     async with fleet(2) as f:
         owner, other = f.owner(), f.other()
         forwarder = owner.coordinator.calls.elsewhere._forwarder  # type: ignore[union-attr]
-        from lineshaft.server.identity import ANYBODY
-
         headers = dict(forwarder.headers(ANYBODY, []))
         status, answer = await f.call(other, "GET", "/_tasks", headers=headers)
         assert (status, answer["error"]["type"]) == (421, "not_owner")
@@ -253,3 +256,70 @@ async def test_after_its_owner_is_cut_off_a_shard_is_served_by_another() -> None
         f.ships.append(victim)
         await f.until(lambda: f.settled)
         assert (await f.call(victim, "GET", "/_tasks/b"))[0] == 200
+
+
+async def test_what_must_not_be_sent_twice_is_answered_with_503_when_its_owner_dies_under_it() -> None:
+    async with fleet(2, lease=1.0) as f:
+        victim, other = f.owner(), f.other()
+        victim.line.cut.set()
+        asked = asyncio.ensure_future(f.call(other, "POST", "/_tasks", {"name": "n"}))
+        again = asyncio.ensure_future(f.call(other, "POST", "/_tasks", {"name": "n", "task_id": "a"}))
+        status, answer = await asked
+        assert (status, answer["error"]["type"]) == (503, "unavailable") and answer["retry_after"] >= 1
+        assert (await again)[0] == 201
+        victim.line.cut.clear()
+
+
+async def test_where_the_owner_has_no_address_the_answer_is_421() -> None:
+    async with fleet(1) as f:
+        [ship] = f.ships
+        async with Engine(f.shared.line()) as nameless:
+            await f.until(lambda: len(ship.shards) == 2 and len(nameless.runners) == 2)
+            taken = next(t for t in (f"t{n}" for n in range(99)) if nameless.has(t))
+            forwarder = ship.coordinator.calls.elsewhere._forwarder  # type: ignore[union-attr]
+            identity = msgspec.structs.replace(ANYBODY, tenant=taken)
+            ask = Ask(
+                tenant=taken,
+                identity=identity,
+                method="GET",
+                target="/_tasks",
+                headers=[],
+                body=b"",
+                may_repeat=lambda: True,
+            )
+            with pytest.raises(NotOwner, match="cannot be reached"):
+                await forwarder.forward(ask)
+        await f.until(lambda: len(ship.shards) == 4)
+        response = await forwarder.forward(ask)
+        assert response is None, "it is here by now"
+
+
+async def test_what_was_leased_to_a_client_that_went_away_on_the_last_yard_is_given_back() -> None:
+    async with fleet(2) as f:
+        owner, other = f.owner(), f.other()
+        for id in ("a", "b"):
+            await f.call(owner, "PUT", f"/_tasks/{id}", {"name": "n"})
+        cluster = other.coordinator._server._application._cluster  # type: ignore[attr-defined]
+        ask = Ask(
+            tenant="default",
+            identity=ANYBODY,
+            method="POST",
+            target="/_tasks/_claim",
+            headers=[(b"content-type", b"application/json")],
+            body=b'{"max": 1}',
+            may_repeat=lambda: True,
+        )
+        many = await cluster.forward(ask)
+        ask.body = b"{}"
+        one = await cluster.forward(ask)
+        for answer in (many, one):
+            cluster.give_back(ask, answer)
+
+        async def counts() -> dict[str, int]:
+            counted: dict[str, int] = (await f.call(owner, "GET", "/_stats"))[1]["counts"]
+            return counted
+
+        async with asyncio.timeout(10):
+            while (await counts())["queued"] < 2:  # noqa: ASYNC110  # nobody tells
+                await asyncio.sleep(0.01)
+        assert (await f.call(owner, "GET", "/_tasks/a"))[1]["attempt"] == 0

@@ -119,8 +119,11 @@ class Holdings:
 
     def lost(self) -> None:
         """Drop everything."""
-        for shard in list(self._runners):
-            if shard not in self._moving:
+        for shard, runner in list(self._runners.items()):
+            if shard in self._moving:
+                # Else it would believe in the tenure that we get under our next id.
+                runner.forgo()
+            else:
                 self._drop(shard)
         for told in self.on_change:
             told()
@@ -163,22 +166,25 @@ class Holdings:
                 await self._give_away(min(due))
         except Evicted:
             pass  # they are another's already
-        except Exception:
-            _LOG.exception("a shard could not be handed over")
         finally:
             self._mover = None
+        self.changed()  # for what has changed since
 
     async def _give_away(self, shard: int) -> None:
-        membership, id = self.membership, self.membership.id
-        runner = self._runners[shard]
+        membership, id, runner = self.membership, self.membership.id, self._runners.get(shard)
         moving = self._moving[shard] = asyncio.get_running_loop().create_future()
         try:
-            await runner.stop(moves=True)
+            if runner is not None:
+                await runner.stop(moves=True)
             await membership.change(lambda roster: steps.hand_over(roster, id, shard))
             self.given += membership.roster.holders[shard] != id
+        except asyncio.CancelledError:
+            runner = None  # whoever closes us stops it
+            raise
         finally:
             # What is still ours, or is again, is taken up anew.
-            self._runners.pop(shard, None)
+            if runner is not None and self._runners.get(shard) is runner:
+                del self._runners[shard]
             del self._moving[shard]
             moving.set_result(None)
             self.changed()
