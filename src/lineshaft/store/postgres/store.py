@@ -153,7 +153,7 @@ class PostgresStore:
         opened = self._of(ownership.shard)
         with translated(self.url, writing=True):
             rows = await opened.committing.run(
-                f"UPDATE {self.schema}.shard SET position = $4, nonce = '', earliest = $4 + 1"
+                f"UPDATE {self.schema}.shard SET position = $4::int8, nonce = '', earliest = $4::int8 + 1"
                 " WHERE id = $1 AND epoch = $2 AND owner = $3 RETURNING id",
                 (*_named(ownership), position),
             )

@@ -248,9 +248,13 @@ SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan 
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
-        SELECT t.spec, t.id, t.data FROM @.task_open AS t WHERE t.shard = p_shard AND t.key = ANY (p_keys)
+        SELECT x.spec, x.id, x.data FROM unnest(p_keys) AS u (key) CROSS JOIN LATERAL (
+            SELECT t.shard, t.spec, t.id, t.data FROM @.task_open AS t WHERE t.key = u.key OFFSET 0
+        ) AS x WHERE x.shard = p_shard
         UNION ALL
-        SELECT t.spec, t.id, t.data FROM @.task_ended AS t WHERE t.shard = p_shard AND t.key = ANY (p_keys);
+        SELECT x.spec, x.id, x.data FROM unnest(p_keys) AS u (key) CROSS JOIN LATERAL (
+            SELECT t.shard, t.spec, t.id, t.data FROM @.task_ended AS t WHERE t.key = u.key OFFSET 0
+        ) AS x WHERE x.shard = p_shard;
 END $$;
 
 CREATE FUNCTION @.read_blobs(p_shard int2, p_kind int8[], p_seq int8[])
