@@ -106,12 +106,7 @@ class Projector:
         last = self._last
         if last is None or last.slot == self._checkpointed:
             return
-        await self._client.do(
-            "POST",
-            f"/{self._names.all_tasks},{self._names.all_values}/_flush",
-            timeout=60.0,
-            expect=(404,),
-        )
+        await self._finder.flush()
         # The control index is synced with every write: what is written there needs no flush.
         document = setup.checkpoint_document(self._shard.number, last)
         answer = await self._client.send(

@@ -24,14 +24,14 @@ async def what_is_due(
     """
     limit = min(limit, MOST)
     mark_of_results, expired = await _expired(shard, finder, before, limit)
-    earliest = await _earliest(shard, slots, log_before, limit)
+    earliest, slot = await _earliest(shard, slots, log_before, limit)
     mark = await _mark(shard, finder, before, limit)
     if mark is None and mark_of_results is None and earliest == shard.earliest:
         return None
     census = []
     if mark is not None:
         census = await finder.census(ended_tasks(shard, past("prune_at", mark.due, mark.seq)))
-    return Pruned(mark, mark_of_results, expired, earliest), census
+    return Pruned(mark, mark_of_results, expired, earliest, slot), census
 
 
 async def _mark(shard: Shard, finder: Finder, before: int, limit: int) -> Mark | None:
@@ -57,21 +57,25 @@ async def _expired(
     return Mark(due, seq, shard.head), [(seq, created_at) for _, seq, created_at in found]
 
 
-async def _earliest(shard: Shard, slots: Slots, log_before: int, limit: int) -> int:
-    """Return the position that the log is to begin with."""
+async def _earliest(shard: Shard, slots: Slots, log_before: int, limit: int) -> tuple[int, int]:
+    """Return the position that the log is to begin with, and its slot."""
     earliest = shard.earliest
-    if earliest > shard.position:
-        return earliest
-    if shard.at_earliest is not None and shard.at_earliest >= log_before:
-        return earliest
-    first = await slots.first_where(
-        shard, lambda place: place.position >= earliest, first=shard.first_slot, guess=shard.slot_of_earliest
+    unchanged = earliest, shard.slot_of_earliest
+    if earliest > shard.position or (shard.at_earliest is not None and shard.at_earliest >= log_before):
+        return unchanged
+    first = max(shard.first_slot, shard.slot_of_earliest)
+    slot = await slots.first_where(
+        shard,
+        lambda place: (
+            place.position >= earliest + limit or (place.at >= log_before and place.position >= earliest)
+        ),
+        first=first,
+        guess=first + 1,
     )
-    kept = await slots.first_where(shard, lambda place: place.at >= log_before, first=first)
-    shard.slot_of_earliest = first
-    end = shard.position + 1
-    if kept <= shard.head:
-        place = await slots.place(shard, kept)
-        end = place.position
-        shard.at_earliest = place.at if end == earliest else None
-    return max(earliest, min(end, earliest + limit))
+    if slot > shard.head:
+        return shard.position + 1, slot
+    place = await slots.place(shard, slot)
+    if place.position == earliest:
+        shard.at_earliest = place.at
+        return unchanged
+    return place.position, slot

@@ -18,13 +18,15 @@ Kind = Literal["batch", "epoch", "release", "renewal", "prune", "move"]
 
 
 class Pruned(msgspec.Struct, array_like=True, frozen=True):
-    """What a pruning removed: tasks up to a mark, results of some tasks, positions before the earliest."""
+    """What a pruning removed: tasks up to a mark, results of some tasks, the beginning of the log."""
 
     tasks: Mark | None
     results: Mark | None
     expired: list[tuple[int, int]]
     """(seq, created_at) of the tasks whose result goes."""
     earliest: int
+    earliest_slot: int
+    """Where the log begins then."""
 
 
 class Rows(msgspec.Struct, omit_defaults=True):

@@ -30,6 +30,7 @@ class Checkpoint(msgspec.Struct, kw_only=True):
     generations: list[tuple[int, int]] = msgspec.field(default_factory=lambda: [(1, 1)])
     """(first slot, generation) of what the log still holds, in order."""
     earliest: int = 1
+    slot_of_earliest: int = 1
     pruned: Marks = Marks()
     expired: Marks = Marks()
 
@@ -66,6 +67,7 @@ class Shard:
         self.at = checkpoint.at
         self.generations = list(checkpoint.generations)
         self.earliest = checkpoint.earliest
+        self.slot_of_earliest = checkpoint.slot_of_earliest
         self.pruned = checkpoint.pruned
         self.expired = checkpoint.expired
         self.fresh = Overlay()
@@ -75,11 +77,9 @@ class Shard:
         self.projected = checkpoint.slot
         self.at_earliest: int | None = None
         """When the earliest record was written, where that is known."""
-        self.slot_of_earliest: int | None = None
         self.last_read: tuple[int, int] | None = None
         """A position of the log and its slot, for whoever reads on."""
         self.drops = self.drops + 1
-        self.records_in_generation = 0
 
     def checkpoint(self) -> Checkpoint:
         """Return the state at the head."""
@@ -93,6 +93,7 @@ class Shard:
             at=self.at,
             generations=list(self.generations),
             earliest=self.earliest,
+            slot_of_earliest=self.slot_of_earliest,
             pruned=self.pruned,
             expired=self.expired,
         )
@@ -101,6 +102,11 @@ class Shard:
     def generation(self) -> int:
         """Return the generation that the next record goes to."""
         return self.generations[-1][1]
+
+    @property
+    def slots_in_generation(self) -> int:
+        """Return how many slots of the generation it has filled."""
+        return self.head + 1 - self.generations[-1][0]
 
     @property
     def first_slot(self) -> int:
@@ -119,7 +125,6 @@ class Shard:
         self.head = slot
         if document.epoch < self.epoch:
             return  # of an owner who did not know yet that it was none any more
-        self.records_in_generation += 1
         match document.kind:
             case "batch":
                 again = batch is None
@@ -132,7 +137,6 @@ class Shard:
                 self._apply_pruning(slot, document)
         if document.next_generation:
             self.generations.append((slot + 1, document.next_generation))
-            self.records_in_generation = 0
 
     def _apply_batch(self, slot: int, document: LogDocument, batch: Batch, *, again: bool) -> None:
         self.position, self.nonce, self.at = document.position, document.nonce, document.at
@@ -160,7 +164,10 @@ class Shard:
         for seq, created_at in pruned.expired:
             self.fresh.expire_result(slot, seq, created_at)
         if pruned.earliest > self.earliest:
-            self.earliest, self.at_earliest, self.slot_of_earliest = pruned.earliest, None, None
+            self.earliest, self.at_earliest = pruned.earliest, None
+            self.slot_of_earliest = pruned.earliest_slot
+            while len(self.generations) > 1 and self.generations[1][0] <= pruned.earliest_slot:
+                del self.generations[0]
 
     def take(self) -> Overlay:
         """Begin to write what is fresh; return it."""

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Sequence
 
 from lineshaft.core.batch import Batch, Blob, Census, Snapshot
 from lineshaft.core.task import Task
-from lineshaft.errors import Fenced, Invalid, Unavailable
+from lineshaft.errors import Fenced, Invalid, LineshaftError, Unavailable
 from lineshaft.store.base import Log, LogRecord, Ownership, Page, Query, Roster, StoreCorrupt, StoreInUse
 from lineshaft.store.elastic import projector, setup
 from lineshaft.store.elastic.address import DEFAULT_SHARDS, Address
 from lineshaft.store.elastic.client import Client
 from lineshaft.store.elastic.finding import Finder
+from lineshaft.store.elastic.generations import Generations
 from lineshaft.store.elastic.history import History, HistoryNames
 from lineshaft.store.elastic.lifecycle import HistoryLifecycle
 from lineshaft.store.elastic.months import Months
@@ -23,6 +25,7 @@ from lineshaft.store.elastic.projector import Projector
 from lineshaft.store.elastic.pruning import what_is_due
 from lineshaft.store.elastic.queries import ended_tasks, open_tasks, order, page_after, query_of
 from lineshaft.store.elastic.records import Rows
+from lineshaft.store.elastic.retention import drop_empty_months
 from lineshaft.store.elastic.roster import Rosters
 from lineshaft.store.elastic.shard import Shard
 from lineshaft.store.elastic.slots import GenerationGone, Slots
@@ -32,6 +35,11 @@ from lineshaft.store.paging import page_of, parse_sort
 
 BULKS = 2
 """Bulk requests in flight at most, over all shards."""
+
+TIDY_EVERY = 60.0
+"""Seconds between looks at what could be dropped."""
+
+_LOG = logging.getLogger("lineshaft.store")
 
 LARGEST_COMMIT = 256 * 1024
 
@@ -204,16 +212,19 @@ class ElasticStore:
             await opened.attach(of)
             await opened.writer.settle(of)
             await opened.writer.require_owned(of, ownership)
+            if opened.generations.next_of(of):
+                await opened.writer.write(of, "move")
             await opened.projector(of).reach(of.head)
             await opened.finder.refresh()
             due = await what_is_due(
                 of, opened.finder, opened.slots, before=before, log_before=log_before, limit=limit
             )
-            if due is None:
-                return []
-            pruned, census = due
-            await opened.writer.write(of, "prune", Rows(pruned=pruned))
+            census: list[Census] = []
+            if due is not None:
+                pruned, census = due
+                await opened.writer.write(of, "prune", Rows(pruned=pruned))
         opened.notice(of)
+        await opened.tidy(before)
         return census
 
     # -- what all coordinators share ---------------------------------------------------------------
@@ -274,12 +285,16 @@ class _Opened:
         self.writer = Writer(self.slots)
         self.months = Months(self.client, self.names)
         self.finder = Finder(self.client, self.names, self.months)
+        self.generations = Generations(self.client, self.names)
+        self.writer.next_generation = self.generations.next_of
         self.rosters = Rosters(self.client, self.names)
         self.history = History(self.client, address.prefix) if address.history else None
         self.lifecycle = (
             HistoryLifecycle(self.client, HistoryNames(address.prefix)) if address.history else None
         )
         self.tidying = Tidying(self.client, self.names, self.months, self.lifecycle)
+        self.shards = 0
+        self._tidied_at = time.monotonic()
         self._gate = asyncio.Semaphore(BULKS)
         self._shards: dict[int, Shard] = {}
         self._projectors: dict[int, Projector] = {}
@@ -291,6 +306,8 @@ class _Opened:
         if self.history is not None and self.lifecycle is not None:
             await self.history.prepare(settings=await self.lifecycle.prepare())
         await self.months.look()
+        await self.generations.look()
+        self.shards = meta.shards
         return meta.shards
 
     async def stop(self) -> None:
@@ -380,6 +397,18 @@ class _Opened:
         return await self.slots.first_where(
             shard, lambda place: place.position >= position, first=first, guess=guess
         )
+
+    async def tidy(self, before: int) -> None:
+        """Once in a while begin a new generation, and drop what nothing is left in."""
+        if time.monotonic() - self._tidied_at < TIDY_EVERY:
+            return
+        self._tidied_at = time.monotonic()
+        try:
+            await self.generations.roll_where_large(list(self._shards.values()))
+            await self.generations.drop_unneeded(self.shards)
+            await drop_empty_months(self.client, self.names, self.months, shards=self.shards, before=before)
+        except LineshaftError as error:
+            _LOG.warning("old indices are not dropped yet: %s", error.reason)
 
     async def _confirm(self, shard: Shard) -> None:
         """Raise `Fenced` where somebody else has written behind what we know."""
