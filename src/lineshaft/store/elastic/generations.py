@@ -1,8 +1,8 @@
 """The log goes on in a new index once the present one is large, and old ones are dropped whole.
 
 The next generation is made first and told to all afterwards, so no commit waits for it. Each shard moves on
-by a record of its own: a frozen owner's next slot in the old generation is that one or an earlier one, so it is
-taken. A generation is dropped when every shard has moved on from it, the checkpoint is beyond it, and the
+by a record of its own: a frozen owner's next slot in the old generation is that one or an earlier one, so it
+is taken. A generation is dropped when every shard has moved on from it, the checkpoint is beyond it, and the
 change feed needs it no longer; whoever is still there then finds the alias gone, and knows that it is fenced.
 """
 
@@ -59,7 +59,7 @@ class _Stats(msgspec.Struct):
 
 _found = msgspec.json.Decoder(_Found)
 _stats = msgspec.json.Decoder(_Stats)
-_indices: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
+_indices = msgspec.json.Decoder(dict[str, Any])
 
 
 class Generations:
@@ -124,7 +124,8 @@ class Generations:
 
     async def _present(self) -> list[str]:
         pattern = self._names.log(0)[:-6] + "*"
-        return sorted(await self._client.ask(f"/{pattern}/_alias", None, _indices, method="GET"))
+        answer = await self._client.ask(f"/{pattern}/_alias", None, _indices, method="GET")
+        return sorted(answer)
 
     async def _read(self) -> tuple[int, int, int]:
         target = f"/{self._names.control}/_doc/generation"
