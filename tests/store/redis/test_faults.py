@@ -395,6 +395,27 @@ class TestRefusals:
                 owner.position = batch.position
                 assert [task.seq for task in (await owner.load()).tasks] == [1_000]
 
+    def test_no_new_tasks_are_taken_while_memory_is_short(self) -> None:
+        with valkey(private=True) as server:
+            asyncio.run(self.come_near_the_limit(server))
+
+    async def come_near_the_limit(self, server: KeyValueServer) -> None:
+        with server.client() as client:
+            async with opened(server.fresh()) as store:
+                owner = await acquire(store)
+                for seq in range(100):
+                    await owner.commit(blobs=[(Blob.PAYLOAD, seq, b"x" * 80_000)])
+                assert store.congestion(SHARD) is None
+                client.config_set("maxmemory", int(client.info("memory")["used_memory"] / 0.95))
+                for _ in range(200):
+                    await owner.put(row(1))
+                assert "raise maxmemory" in (store.congestion(SHARD) or "")
+                assert store.gauges()["server_memory_limit_bytes"] > 0
+                client.config_set("maxmemory", 0)
+                for _ in range(200):
+                    await owner.put(row(1))
+                assert store.congestion(SHARD) is None
+
     def test_a_replica_is_refused_and_names_its_primary(self) -> None:
         with split_pair() as (primary, replica):
             with pytest.raises(StoreUnusable, match=f"name its primary, 127.0.0.1:{primary.port}"):

@@ -22,22 +22,20 @@ Values = list[str | bytes]
 
 
 def message(
-    ownership: Ownership, batch: Batch, specs: Specs, confirmed: set[bytes]
+    ownership: Ownership, batch: Batch, specs: Specs, *, confirmed: set[bytes], measure: bool
 ) -> tuple[Values, set[bytes]]:
     """Return the arguments of `commit`, and the digests of specs in it that the server may not have yet.
 
-    `confirmed` are the digests that it has. Raises `Rejected` for what cannot be encoded.
+    `confirmed` are the digests that it has; `measure` asks how full it is. Raises `Rejected` for what cannot
+    be encoded.
     """
     try:
-        return _message(ownership, batch, specs, confirmed)
+        return _message(ownership, batch, _Rows(specs, confirmed), measure=measure)
     except (OverflowError, ValueError, TypeError, msgspec.MsgspecError) as error:
         raise Rejected(f"a row cannot be encoded: {error}") from error
 
 
-def _message(
-    ownership: Ownership, batch: Batch, specs: Specs, confirmed: set[bytes]
-) -> tuple[Values, set[bytes]]:
-    rows = _Rows(specs, confirmed)
+def _message(ownership: Ownership, batch: Batch, rows: _Rows, *, measure: bool) -> tuple[Values, set[bytes]]:
     for task in batch.tasks:
         rows.add(task)
     values: Values = [
@@ -73,6 +71,7 @@ def _message(
             gone,
             len(rows.due),
             len(rows.results_due),
+            int(measure),
         )
     )
     return values, rows.new_digests

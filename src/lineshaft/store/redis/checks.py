@@ -64,6 +64,8 @@ def _tier(facts: dict[str, str], sync: str | None, options: Options) -> tuple[st
             ("appendfsync could not be read, since the server forbids CONFIG: it is taken for everysec"),
         )
     replicas = int(facts.get("connected_slaves", 0))
+    if replicas < options.wait:
+        notice = f"wait={options.wait}, but {replicas} replicas follow: no commit counts until more do"
     if replicas > options.wait:
         return "asynchronous replica", notice
     return "power loss" if sync == "always" else "process crash", notice

@@ -121,12 +121,20 @@ local function take(args, first, last, step)
   return taken
 end
 
+-- How much memory is used, and how much may be; 0 for any.
+local function memory()
+  local told = redis.pcall('INFO', 'memory')
+  if type(told) ~= 'string' then return 0, 0 end
+  local used, most = string.match(told, 'used_memory:(%d+)'), string.match(told, 'maxmemory:(%d+)')
+  return tonumber(used or '0'), tonumber(most or '0')
+end
+
 -- {plan, values…}: apply a batch if the shard is the caller's and the batch is the next. The plan says what the
 -- values are, in their order: of which hashes, and how many.
 local function commit(keys, args)
   local tag, plan, owner, nonce, counters, changes = tag_of(keys), cmsgpack.unpack(args[1]), unpack(args, 2, 5)
   local epoch, previous, position, now, specs, forgotten, open, ended = unpack(plan, 1, 8)
-  local counted, blobs, records, records_gone, due, results_due = unpack(plan, 9, 14)
+  local counted, blobs, records, records_gone, due, results_due, measure = unpack(plan, 9, 15)
   local meta = call('HMGET', tag .. 'm', 'epoch', 'owner', 'position', 'nonce')
   if meta[1] ~= epoch or meta[2] ~= owner then return {NOT_OWNED, meta[1] or '0', meta[3] or '0'} end
   if meta[3] == position and meta[4] == nonce then
@@ -174,6 +182,7 @@ local function commit(keys, args)
   sliced('HDEL', tag .. 'r', args, next_values(records_gone))
   sliced('ZADD', tag .. 'p', args, next_values(2 * due))
   sliced('ZADD', tag .. 'x', args, next_values(2 * results_due))
+  if measure == 1 then return {DONE, memory()} end
   return {DONE}
 end
 

@@ -32,6 +32,7 @@ from lineshaft.store.redis.batches import message
 from lineshaft.store.redis.checks import check
 from lineshaft.store.redis.client import connect
 from lineshaft.store.redis.errors import translated
+from lineshaft.store.redis.fullness import Fullness
 from lineshaft.store.redis.functions import Functions
 from lineshaft.store.redis.history import History
 from lineshaft.store.redis.options import DEFAULT_SHARDS, Options
@@ -61,6 +62,7 @@ class RedisStore:
         self._specs = Specs()
         self._pid: int | None = None
         self._committing: dict[int, asyncio.Lock] = {}
+        self._fullness: dict[int, Fullness] = {}
         self._confirmed: dict[tuple[int, int], set[bytes]] = {}
 
     async def open(self, *, address: str) -> None:
@@ -134,7 +136,10 @@ class RedisStore:
         key = self._meta(shard)
         async with self._committing.setdefault(shard, asyncio.Lock()):
             confirmed = self._confirmed_by(ownership)
-            values, new = message(ownership, batch, self._specs, confirmed)
+            fullness = self._fullness.setdefault(shard, Fullness())
+            values, new = message(
+                ownership, batch, self._specs, confirmed=confirmed, measure=fullness.is_due()
+            )
             with translated(self.url):
                 if wait:
                     # What is left of the time that an answer may take.
@@ -144,6 +149,7 @@ class RedisStore:
                     answer, followers = await self._functions.call("commit", key, *values), 0
             if answer[0] in (_NOT_OWNED, _NOT_NEXT):
                 await self._fenced(ownership, batch, answer)
+            fullness.learn(answer[1:])
             if followers < wait:
                 raise Unavailable(
                     f"only {followers} of {wait} replicas have the commit in time: look at the replicas, or"
@@ -208,10 +214,15 @@ class RedisStore:
         return Roster(int(answer[0]), answer[1])
 
     def congestion(self, shard: int) -> str | None:
-        return None
+        fullness = self._fullness.get(shard)
+        return None if fullness is None else fullness.congestion()
 
     def gauges(self) -> dict[str, float]:
-        return {}
+        fullest = max(self._fullness.values(), key=lambda each: each.used, default=Fullness())
+        return {
+            "server_memory_used_bytes": float(fullest.used),
+            "server_memory_limit_bytes": float(fullest.limit),
+        }
 
     def notices(self) -> list[str]:
         """Return what people should know: what could not be checked, and what was found to be lost."""
