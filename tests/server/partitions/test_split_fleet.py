@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from lineshaft.values.partitions import partition_of
@@ -110,3 +111,90 @@ async def test_a_coordinator_that_joins_knows_the_partitions(fleet: Fleet) -> No
     assert (await fleet.call(ship, "GET", "/_tasks/a"))[0] == 200
     status, refused = await fleet.call(ship, "PUT", "/_tenants/default", {"partitions": 2})
     assert (status, refused["error"]["field"]) == (409, "partitions")
+
+
+class Crowd:
+    """Clients and workers that find coordinators coming and going, and repeat what was not answered."""
+
+    def __init__(self, fleet: Fleet, *, seed: int) -> None:
+        self.fleet = fleet
+        self.chance = random.Random(seed)
+        self.moved = asyncio.Event()
+        """Coordinators come and go no more."""
+        self.sent: set[str] = set()
+        self.done: set[str] = set()
+        self.produced = False
+
+    @property
+    def over(self) -> bool:
+        return self.produced and self.done == self.sent
+
+    async def ask(self, method: str, path: str, body: Any) -> Any:
+        """Make a call at whichever coordinator is there, until one answers."""
+        while True:
+            ship = self.chance.choice(self.fleet.ships)
+            try:
+                status, answer = await self.fleet.call(ship, method, path, body)
+            except aiohttp.ClientError:
+                continue  # it has just left
+            if status not in (421, 429, 503):
+                assert status == 200, answer
+                return answer
+            await asyncio.sleep(0.02)
+
+    async def produce(self) -> None:
+        while not self.moved.is_set():
+            ids = [f"l{len(self.sent) + number}" for number in range(5)]
+            answer = await self.ask("POST", "/_tasks/_bulk", [{"name": "n", "task_id": id} for id in ids])
+            assert {item["status"] for item in answer["items"]} <= {200, 201}
+            self.sent.update(ids)
+        self.produced = True
+
+    async def work(self, number: int) -> None:
+        turn = 0
+        while not self.over:
+            turn += 1
+            claim = {"max": 5, "wait": "200ms", "lease": "2s", "claim_id": f"{number}-{turn}"}
+            claimed = await self.ask("POST", "/_tasks/_claim", claim)
+            items = [
+                {"op": "complete", "task_id": task["task_id"], "lease_token": task["lease_token"]}
+                for task in claimed["tasks"]
+            ]
+            reported = await self.ask("POST", "/_tasks/_report", {"items": items})
+            for item, answer in zip(items, reported["items"], strict=True):
+                if answer["status"] == 200:
+                    self.done.add(item["task_id"])
+                else:  # its lease ran out while nobody answered
+                    assert answer["error"]["type"] == "lease_lost", answer
+
+    async def come_and_go(self, times: int) -> None:
+        for _ in range(times):
+            await self.fleet.launch()
+            await self.fleet.until(lambda: self.fleet.settled)
+            await self.fleet.stop(self.fleet.ships[0])
+            await self.fleet.until(lambda: self.fleet.settled)
+        self.moved.set()
+
+
+async def completions(fleet: Fleet) -> Counter[str]:
+    """Return how often each task was completed, as the change feed tells it."""
+    told: Counter[str] = Counter()
+    after = ".".join(["0"] * PARTITIONS)
+    while True:
+        path = f"/_tasks/_changes?after={after}&limit=1000"
+        status, feed = await fleet.call(fleet.ships[0], "GET", path)
+        assert status == 200, feed
+        if not feed["changes"]:
+            return told
+        told.update(change["task_id"] for change in feed["changes"] if change["state"] == "completed")
+        after = feed["next"]
+
+
+async def test_while_partitions_move_under_load_nothing_is_lost_and_nothing_done_twice(fleet: Fleet) -> None:
+    crowd = Crowd(fleet, seed=5)
+    async with asyncio.timeout(110):
+        await asyncio.gather(crowd.come_and_go(4), crowd.produce(), *(crowd.work(n) for n in range(4)))
+    told = await completions(fleet)
+    assert set(told.values()) == {1}
+    assert told.keys() == crowd.sent
+    print(f"{len(crowd.sent)} tasks")

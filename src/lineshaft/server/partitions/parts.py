@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -125,8 +126,11 @@ class Parts:
     ) -> Leased:
         """Claim in one partition; of `command.holding` it is told its own. Cancelled, it leases nothing."""
         who = self.identity(identity, partition)
-        if self.is_here(partition):
+        if self.calls.elsewhere is None:
             return await self._lease_here(partition, who, command, wait)
+        if self.is_here(partition):
+            with contextlib.suppress(NotOwner):  # it has just moved, and nothing was done
+                return await self._lease_here(partition, who, command, wait)
         return await self._lease_elsewhere(partition, who, command, wait)
 
     async def _lease_here(self, partition: int, who: Identity, command: commands.Claim, wait: int) -> Leased:
@@ -201,10 +205,12 @@ class Parts:
     ) -> Followed:
         """Follow the changes of one partition."""
         who = self.identity(identity, partition)
-        if self.is_here(partition):
-            return await self.calls.follow(who, after, limit=limit, wait=wait)
         elsewhere = self.calls.elsewhere
-        assert elsewhere is not None
+        if elsewhere is None:
+            return await self.calls.follow(who, after, limit=limit, wait=wait)
+        if self.is_here(partition):
+            with contextlib.suppress(NotOwner):
+                return await self.calls.follow(who, after, limit=limit, wait=wait)
         query = ChangesQuery(after=after, limit=limit, wait=wait / 1000)
         answer = await elsewhere.call(CALLS["changes"], who, query=query)
         # Only the last has a cursor of its own: who is cut off before it is told the others again.
