@@ -204,6 +204,15 @@ def test_ids_follow_from_the_log(w: ToldWorld) -> None:
     assert len({event.id for event in w.events()}) == 3
 
 
+def test_a_partition_is_told_beside_its_tenant() -> None:
+    w = ToldWorld(tenant="acme#2")
+    w.enqueue("a")
+    [event] = w.events()
+    assert event.tenant == "acme"
+    assert event.document["data_stream"]["namespace"] == "acme"
+    assert (event.document["task"]["tenant"], event.document["task"]["partition"]) == ("acme", 2)
+
+
 # -- names ------------------------------------------------------------------------------------------
 
 

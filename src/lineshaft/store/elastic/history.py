@@ -79,7 +79,7 @@ def mapping() -> dict[str, Any]:
                 "properties": {
                     **dict.fromkeys(("id", "name", "queue", "tenant", "state", "attempt_outcome"), KEYWORD),
                     **dict.fromkeys(("seq", "waited", "turnaround"), LONG),
-                    **dict.fromkeys(("shard", "attempt", "generation", "priority"), INTEGER),
+                    **dict.fromkeys(("shard", "partition", "attempt", "generation", "priority"), INTEGER),
                     "created": DATE,
                     "run_at": DATE,
                     "worker": {"properties": {"id": KEYWORD}},

@@ -18,6 +18,7 @@ import msgspec
 
 from lineshaft.core.batch import Batch, Change
 from lineshaft.core.task import Attempt, Lease, State, Task
+from lineshaft.values.partitions import split_partition
 
 ECS_VERSION = "8.11.0"
 
@@ -91,7 +92,7 @@ def events_of(shard: int, batch: Batch, *, dataset: str) -> Iterator[Event]:
         if change.state is not State.CLAIMED:
             id = f"{change.at:x}-{shard}-{batch.position:x}-{number}"
             document = _document(shard, batch.position, change, rows.get(change.seq), id, dataset)
-            yield Event(change.tenant, id, change.at, document)
+            yield Event(split_partition(change.tenant)[0], id, change.at, document)
 
 
 def instant(at: int) -> str:
@@ -119,21 +120,24 @@ def _document(
     }
     if change.reason is not None:
         event["reason"] = change.reason
+    tenant, partition = split_partition(change.tenant)
     task: dict[str, Any] = {
         "id": change.task_id,
         "name": change.name,
         "queue": change.queue,
-        "tenant": change.tenant,
+        "tenant": tenant,
         "shard": shard,
         "seq": change.seq,
         "attempt": change.attempt,
     }
     if change.state is not None:
         task["state"] = change.state.word
+    if partition is not None:
+        task["partition"] = partition
     document: dict[str, Any] = {
         "@timestamp": instant(change.at),
         "ecs": {"version": ECS_VERSION},
-        "data_stream": {"type": "logs", "dataset": dataset, "namespace": namespace_of(change.tenant)},
+        "data_stream": {"type": "logs", "dataset": dataset, "namespace": namespace_of(tenant)},
         "service": {"type": "lineshaft"},
         "event": event,
         "task": task,
