@@ -23,8 +23,8 @@ Values = list[str | bytes]
 
 def message(
     ownership: Ownership, batch: Batch, specs: Specs, *, confirmed: set[bytes], measure: bool
-) -> tuple[Values, set[bytes]]:
-    """Return the arguments of `commit`, and the digests of specs in it that the server may not have yet.
+) -> tuple[Values, set[bytes], set[bytes]]:
+    """Return the arguments of `commit`, and the digests of the specs in it: new to the server, and all.
 
     `confirmed` are the digests that it has; `measure` asks how full it is. Raises `Rejected` for what cannot
     be encoded.
@@ -35,7 +35,9 @@ def message(
         raise Rejected(f"a row cannot be encoded: {error}") from error
 
 
-def _message(ownership: Ownership, batch: Batch, rows: _Rows, *, measure: bool) -> tuple[Values, set[bytes]]:
+def _message(
+    ownership: Ownership, batch: Batch, rows: _Rows, *, measure: bool
+) -> tuple[Values, set[bytes], set[bytes]]:
     for task in batch.tasks:
         rows.add(task)
     values: Values = [
@@ -74,7 +76,7 @@ def _message(ownership: Ownership, batch: Batch, rows: _Rows, *, measure: bool) 
             int(measure),
         )
     )
-    return values, rows.new_digests
+    return values, rows.new_digests, rows.digests
 
 
 class _Rows:
@@ -88,14 +90,17 @@ class _Rows:
         self.results_due: dict[tuple[int, str], list[bytes]] = {}
         self.new_specs: list[bytes] = []
         self.new_digests: set[bytes] = set()
+        self.digests: set[bytes] = set()
         self._specs = specs
         self._confirmed = confirmed
 
     def add(self, task: Task) -> None:
         digest = self._specs.digest(task)
-        if digest not in self._confirmed and digest not in self.new_digests:
-            self.new_digests.add(digest)
-            self.new_specs += (digest, shared(task))
+        if digest not in self.digests:
+            self.digests.add(digest)
+            if digest not in self._confirmed:
+                self.new_digests.add(digest)
+                self.new_specs += (digest, shared(task))
         bucket, field = place(task.seq)
         row = encode_row(task, digest)
         if task.state < State.COMPLETED:

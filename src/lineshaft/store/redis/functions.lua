@@ -304,6 +304,23 @@ local function walk(keys, args)
   return found
 end
 
+-- {buckets…}: the digests of all rows in them, each once.
+local function digests(keys, args)
+  local tag, seen, found = tag_of(keys), {}, {}
+  for _, bucket in ipairs(args) do
+    for kind in string.gmatch('of', '.') do
+      for _, row in ipairs(call('HVALS', tag .. kind .. ':' .. bucket)) do
+        local digest = string.sub(row, 1, 10)
+        if not seen[digest] then
+          seen[digest] = true
+          found[#found + 1] = digest
+        end
+      end
+    end
+  end
+  return found
+end
+
 -- {after, limit}: records of the log, its first position, and the last of all.
 local function log(keys, args)
   local tag = tag_of(keys)

@@ -26,6 +26,7 @@ VERBS = {
     "read": "no-writes",
     "buckets": "no-writes",
     "walk": "no-writes",
+    "digests": "no-writes",
     "log": "no-writes",
 }
 """The functions in `functions.lua`, and their flags: where memory is full, commits are refused before they

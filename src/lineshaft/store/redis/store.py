@@ -31,6 +31,7 @@ from lineshaft.store.base import (
 from lineshaft.store.redis.batches import message
 from lineshaft.store.redis.checks import check
 from lineshaft.store.redis.client import connect
+from lineshaft.store.redis.confirmed import Confirmed
 from lineshaft.store.redis.errors import translated
 from lineshaft.store.redis.fullness import Fullness
 from lineshaft.store.redis.functions import Functions
@@ -42,7 +43,6 @@ from lineshaft.store.redis.rows import Specs
 FORMAT = 1
 _NOT_OWNED, _NOT_NEXT = 1, 2
 _DELETED_AT_ONCE = 200
-_MANY_SPECS = 20_000
 
 
 class RedisStore:
@@ -63,7 +63,7 @@ class RedisStore:
         self._pid: int | None = None
         self._committing: dict[int, asyncio.Lock] = {}
         self._fullness: dict[int, Fullness] = {}
-        self._confirmed: dict[tuple[int, int], set[bytes]] = {}
+        self._confirmed: dict[int, Confirmed] = {}
 
     async def open(self, *, address: str) -> None:
         if self._pid is not None:
@@ -126,19 +126,19 @@ class RedisStore:
             raise Fenced(_other(ownership, survey[1]))
         with translated(self.url):
             snapshot = await self._reader(shard).load(survey)
-            await self._forget_unused(ownership, snapshot, survey)
         await self.renew(ownership)
+        self._confirmed_by(ownership).digests.update(survey[4][::2])
         self.history.of(shard).reached(snapshot.position, snapshot.counters)
         return snapshot
 
     async def commit(self, ownership: Ownership, batch: Batch) -> None:
         shard, wait = ownership.shard, self._options.wait
         key = self._meta(shard)
-        async with self._committing.setdefault(shard, asyncio.Lock()):
+        async with self._lock(shard):
             confirmed = self._confirmed_by(ownership)
             fullness = self._fullness.setdefault(shard, Fullness())
-            values, new = message(
-                ownership, batch, self._specs, confirmed=confirmed, measure=fullness.is_due()
+            values, new, used = message(
+                ownership, batch, self._specs, confirmed=confirmed.digests, measure=fullness.is_due()
             )
             with translated(self.url):
                 if wait:
@@ -156,7 +156,7 @@ class RedisStore:
                     " ask for fewer by wait= in the store's URL",
                     retry_after=1,
                 )
-            confirmed |= new
+            confirmed.committed(new, used)
             self.history.of(shard).reached(batch.position, batch.counters)
 
     async def continue_from(self, ownership: Ownership, position: int) -> None:
@@ -197,7 +197,10 @@ class RedisStore:
             if looked_at < portion:
                 break
         await self._owned_portion("truncate", ownership, log_before, limit)
-        return await self._prune(ownership, before, limit)
+        removed = await self._prune(ownership, before, limit)
+        if not removed:
+            await self._sweep_specs(ownership)
+        return removed
 
     async def read_roster(self) -> Roster:
         self._ready()
@@ -293,27 +296,24 @@ class RedisStore:
                 break
         return [Census(*key, count) for key, count in sorted(removed.items())]
 
-    def _confirmed_by(self, ownership: Ownership) -> set[bytes]:
-        """Return the digests of the specs that the server has, as the owner of an epoch knows."""
-        key = (ownership.shard, ownership.epoch)
-        found = self._confirmed.get(key)
-        if found is None:
-            for old in [each for each in self._confirmed if each[0] == ownership.shard]:
-                del self._confirmed[old]
-            found = self._confirmed[key] = set()
+    def _confirmed_by(self, ownership: Ownership) -> Confirmed:
+        found = self._confirmed.get(ownership.shard)
+        if found is None or found.epoch != ownership.epoch:
+            found = self._confirmed[ownership.shard] = Confirmed(ownership.epoch)
         return found
 
-    async def _forget_unused(self, ownership: Ownership, snapshot: Snapshot, survey: list[Any]) -> None:
-        """Learn which specs there are; where they are many, delete those that no task has any more."""
+    async def _sweep_specs(self, ownership: Ownership) -> None:
         confirmed = self._confirmed_by(ownership)
-        confirmed.update(survey[4][::2])
-        if len(confirmed) < _MANY_SPECS:
+        if not confirmed.are_many():
             return
-        used = {self._specs.digest(task) for task in snapshot.tasks} | {key[:10] for key in survey[5][::2]}
-        unused = list(confirmed - used)
-        confirmed &= used
-        for start in range(0, len(unused), 1000):
-            await self._owned("sweep_specs", ownership, *unused[start : start + 1000])
+        with translated(self.url):
+            used = await confirmed.look_at_rows(self._functions, self._meta(ownership.shard))
+        async with self._lock(ownership.shard):
+            for portion in confirmed.take_unused(used):
+                await self._owned("sweep_specs", ownership, *portion)
+
+    def _lock(self, shard: int) -> asyncio.Lock:
+        return self._committing.setdefault(shard, asyncio.Lock())
 
     async def _fenced(self, ownership: Ownership, batch: Batch, answer: list[Any]) -> None:
         code, epoch, position = answer
