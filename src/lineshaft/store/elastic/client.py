@@ -6,6 +6,7 @@ of another node, since a read through a copy that hangs, hangs.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -120,13 +121,20 @@ class Client:
     ) -> Answer:
         from elastic_transport import TransportError
 
+        if asyncio.current_task() is None:
+            # Whoever runs coroutines without a task: the client library times its requests by tasks.
+            return await asyncio.get_running_loop().create_task(
+                self._send(method, target, body, headers, timeout)
+            )
         try:
             response = await self._transport.perform_request(
                 method, target, body=body, headers=headers, request_timeout=timeout
             )
         except TransportError as error:
             raise unreachable(error, self._hosts) from error
-        except RuntimeError as error:  # the session was closed under the request
+        except RuntimeError as error:
+            if "closed" not in str(error):
+                raise
             raise Unavailable(f"the store is closed ({error})") from error
         meta = response.meta
         return Answer(meta.status, response.body or b"", meta.headers.get("x-elastic-product"))
