@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from lineshaft.cli import changing, keys, queues, tail, tasks, tenants, workers
+from lineshaft.cli import changing, keys, queues, stores, tail, tasks, tenants, workers
+from lineshaft.cli.backup import backup, restore
 from lineshaft.cli.bench import bench
 from lineshaft.cli.commands import Json, command
 from lineshaft.cli.demo.command import demo
@@ -43,6 +44,9 @@ command(app, "enqueue", panel=WORK)(enqueue)
 app.add_typer(keys.app, name="keys", rich_help_panel=RUN)
 app.add_typer(tenants.app, name="tenants", rich_help_panel=RUN)
 command(app, "migrate", panel=RUN, remote=False)(migrate)
+command(app, "backup", panel=RUN, remote=False)(backup)
+command(app, "restore", panel=RUN, remote=False)(restore)
+app.add_typer(stores.app, name="stores", rich_help_panel=RUN)
 command(app, "top", panel=LOOK)(top)
 app.add_typer(tasks.app, name="tasks", rich_help_panel=LOOK)
 app.add_typer(queues.app, name="queues", rich_help_panel=LOOK)
