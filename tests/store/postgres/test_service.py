@@ -1,4 +1,4 @@
-"""A coordinator and its workers go on while PostgreSQL dies under them: nothing is lost, nothing ends twice."""
+"""A coordinator and its workers go on while PostgreSQL dies under them: nothing is lost or ends twice."""
 
 from __future__ import annotations
 

@@ -15,7 +15,6 @@ from lineshaft.store.postgres.keys import key_of
 from lineshaft.store.postgres.specs import NewSpec, SpecNumbers
 from lineshaft.store.sqlite_rows import encode
 
-PARAMETERS = 61
 LARGEST = 512 * 1024 * 1024
 """Bytes of a statement; PostgreSQL takes no message of twice that."""
 
@@ -26,7 +25,8 @@ _WRITTEN_ONCE = (Blob.PAYLOAD, Blob.RESULT)
 class Prepared(msgspec.Struct, frozen=True):
     """The parameters, and what is known once they are committed."""
 
-    values: list[Any]
+    values: dict[str, Any]
+    """By the name of the parameter, without those that have nothing to say."""
     new_specs: dict[tuple[str, bytes], NewSpec]
     highest_seq: int
 
@@ -61,26 +61,31 @@ def _prepare(
             new.add(task, numbers.number(task, new_specs))
         else:
             old.add(task, numbers.number(task, new_specs))
-    values: list[Any] = [
-        ownership.shard,
-        ownership.epoch,
-        ownership.owner,
-        batch.position,
-        batch.nonce,
-        encode(batch.counters),
-        batch.counters.now,
-        encode(batch.changes),
-        synchronous,
-        *_specs(list(new_specs.values())),
-        integers([gone.seq for gone in batch.forgotten]),
-        *new.values(),
-        *old.values(),
-        *ended.values(),
-        *_blobs(batch),
-        *_records(batch),
-        integers(taken),
-    ]
-    size = sum(len(value) for value in values if isinstance(value, bytes))
+    values: dict[str, Any] = {
+        "p_shard": ownership.shard,
+        "p_epoch": ownership.epoch,
+        "p_owner": ownership.owner,
+        "p_position": batch.position,
+        "p_nonce": batch.nonce,
+        "p_counters": encode(batch.counters),
+        "p_at": batch.counters.now,
+        "p_changes": encode(batch.changes),
+        "p_synchronous": synchronous,
+        **new.columns("new"),
+        **old.columns("old"),
+        **ended.columns("ended"),
+    }
+    if new_specs:
+        values |= _specs(list(new_specs.values()))
+    if batch.forgotten:
+        values["gone"] = integers([gone.seq for gone in batch.forgotten])
+    if batch.blobs:
+        values |= _blobs(batch)
+    if batch.records:
+        values |= _records(batch)
+    if taken:
+        values["taken"] = integers(taken)
+    size = sum(len(value) for value in values.values() if isinstance(value, bytes))
     if size > LARGEST:
         raise Rejected(f"a batch of {size} bytes is more than PostgreSQL takes at once")
     written = max((task.seq for task in batch.tasks), default=highest)
@@ -102,33 +107,34 @@ class _Rows:
         at = None if run is None else run.finished_at
         self.finished_at.append(NOTHING if at is None else at)
 
-    def values(self) -> list[Any]:
+    def columns(self, group: str) -> dict[str, Any]:
         tasks = self.tasks
         if not tasks:
-            return [None] * 8
-        return [
-            integers([task.seq for task in tasks]),
-            integers(self.specs),
-            integers([task.state for task in tasks]),
-            integers([task.run_at for task in tasks]),
-            integers(self.finished_at),
-            integers([key_of(task.tenant, task.id) for task in tasks]),
-            texts([task.id for task in tasks]),
-            byte_strings([_encode_row(task) for task in tasks]),
-        ]
+            return {}
+        return {
+            f"{group}_seq": integers([task.seq for task in tasks]),
+            f"{group}_spec": integers(self.specs),
+            f"{group}_state": integers([task.state for task in tasks]),
+            f"{group}_run_at": integers([task.run_at for task in tasks]),
+            f"{group}_finished_at": integers(self.finished_at),
+            f"{group}_key": integers([key_of(task.tenant, task.id) for task in tasks]),
+            f"{group}_id": texts([task.id for task in tasks]),
+            f"{group}_data": byte_strings([_encode_row(task) for task in tasks]),
+        }
 
 
 class _EndedRows(_Rows):
     """Columns of tasks that are over."""
 
-    def values(self) -> list[Any]:
+    def columns(self, group: str) -> dict[str, Any]:
         if not self.tasks:
-            return [None] * 10
-        return [
-            *super().values(),
-            integers([_or_nothing(task, "prune_at") for task in self.tasks]),
-            integers([_or_nothing(task, "result_expires_at") for task in self.tasks]),
-        ]
+            return {}
+        return super().columns(group) | {
+            f"{group}_prune_at": integers([_or_nothing(task, "prune_at") for task in self.tasks]),
+            f"{group}_result_expires_at": integers(
+                [_or_nothing(task, "result_expires_at") for task in self.tasks]
+            ),
+        }
 
 
 def _or_nothing(task: Task, field: str) -> int:
@@ -158,46 +164,47 @@ def _encode_row(task: Task) -> bytes:
     )
 
 
-def _specs(new: list[NewSpec]) -> list[Any]:
-    return [
-        integers([made.number for made in new]),
-        texts([made.tenant for made in new]),
-        texts([made.spec.queue for made in new]),
-        texts([made.spec.name for made in new]),
-        integers([made.spec.priority for made in new]),
-        byte_strings([made.data for made in new]),
-    ]
+def _specs(new: list[NewSpec]) -> dict[str, Any]:
+    return {
+        "spec_id": integers([made.number for made in new]),
+        "spec_tenant": texts([made.tenant for made in new]),
+        "spec_queue": texts([made.spec.queue for made in new]),
+        "spec_name": texts([made.spec.name for made in new]),
+        "spec_priority": integers([made.spec.priority for made in new]),
+        "spec_data": byte_strings([made.data for made in new]),
+    }
 
 
-def _blobs(batch: Batch) -> list[Any]:
+def _blobs(batch: Batch) -> dict[str, Any]:
     last = {(seq, kind): data for kind, seq, data in batch.blobs}
-    first = [
-        (seq, kind, data) for (seq, kind), data in last.items() if data is not None and kind in _WRITTEN_ONCE
-    ]
-    again = [
-        (seq, kind, data)
-        for (seq, kind), data in last.items()
-        if data is not None and kind not in _WRITTEN_ONCE
-    ]
-    lost = [key for key, data in last.items() if data is None]
-    return [
-        integers([seq for seq, _, _ in first]),
-        integers([kind for _, kind, _ in first]),
-        byte_strings([data for _, _, data in first]),
-        integers([seq for seq, _, _ in again]),
-        integers([kind for _, kind, _ in again]),
-        byte_strings([data for _, _, data in again]),
-        integers([seq for seq, _ in lost]),
-        integers([kind for _, kind in lost]),
-    ]
+    groups: dict[str, list[tuple[int, Blob, bytes]]] = {"first": [], "blob": []}
+    lost = []
+    for (seq, kind), data in last.items():
+        if data is None:
+            lost.append((seq, kind))
+        else:
+            groups["first" if kind in _WRITTEN_ONCE else "blob"].append((seq, kind, data))
+    values: dict[str, Any] = {}
+    for name, rows in groups.items():
+        if rows:
+            values[f"{name}_seq"] = integers([seq for seq, _, _ in rows])
+            values[f"{name}_kind"] = integers([kind for _, kind, _ in rows])
+            values[f"{name}_data"] = byte_strings([data for _, _, data in rows])
+    if lost:
+        values["lost_seq"] = integers([seq for seq, _ in lost])
+        values["lost_kind"] = integers([kind for _, kind in lost])
+    return values
 
 
-def _records(batch: Batch) -> list[Any]:
+def _records(batch: Batch) -> dict[str, Any]:
     last = {(record.kind, record.tenant, record.key): record.data for record in batch.records}
     kept = {key: data for key, data in last.items() if data is not None}
     lost = [key for key, data in last.items() if data is None]
-    return [
-        *(texts([key[part] for key in kept]) for part in range(3)),
-        byte_strings(list(kept.values())),
-        *(texts([key[part] for key in lost]) for part in range(3)),
-    ]
+    values: dict[str, Any] = {}
+    for name, keys in (("record", list(kept)), ("lost_record", lost)):
+        if keys:
+            for part, column in enumerate(("kind", "tenant", "key")):
+                values[f"{name}_{column}"] = texts([key[part] for key in keys])
+    if kept:
+        values["record_data"] = byte_strings(list(kept.values()))
+    return values

@@ -137,7 +137,9 @@ class PostgresStore:
             prepared = prepare(ownership, batch, numbers, synchronous=opened.synchronous, taken=taken)
             try:
                 await opened.committing.run(
-                    opened.commit_statement(len(prepared.values)), prepared.values, binary=False
+                    opened.commit_statement(tuple(prepared.values)),
+                    list(prepared.values.values()),
+                    binary=False,
                 )
             except psycopg.errors.UniqueViolation as error:
                 opened.numbers.pop(ownership.shard, None)
@@ -296,6 +298,7 @@ class _Opened:
         self.reading = Connections(address.conninfo, READING)
         self.searching = Connections(address.conninfo, SEARCHING)
         self.numbers: dict[int, SpecNumbers] = {}
+        self._statements: dict[tuple[str, ...], str] = {}
         self.inboxes = Inboxes(self.schema, self.reading)
         self.listener = Listener(
             address.url, address.listen or address.conninfo, self.schema, direct=address.listen is not None
@@ -314,9 +317,13 @@ class _Opened:
     def loader(self, shard: int) -> Reader:
         return self._loaders[shard]
 
-    def commit_statement(self, parameters: int) -> str:
-        marks = ", ".join(f"${number}" for number in range(1, parameters + 1))
-        return f"SELECT {self.schema}.commit_batch({marks})"
+    def commit_statement(self, names: tuple[str, ...]) -> str:
+        """Return the statement that names these parameters; there are few kinds of commits."""
+        statement = self._statements.get(names)
+        if statement is None:
+            marks = ", ".join(f"{name} => ${number}" for number, name in enumerate(names, start=1))
+            statement = self._statements[names] = f"SELECT {self.schema}.commit_batch({marks})"
+        return statement
 
     async def numbers_of(self, ownership: Ownership) -> SpecNumbers:
         """Return the numbers of the shard's specs; only its owner gives new ones, so they are read once."""

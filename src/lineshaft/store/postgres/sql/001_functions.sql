@@ -53,9 +53,9 @@ BEGIN
     SELECT r.version, r.data INTO swap_roster.version, swap_roster.data FROM @.roster AS r;
 END $$;
 
+-- These three are called by functions that leave the planner nothing but indexes.
 CREATE FUNCTION @.forget_ended(p_shard int2, p_seqs int8[]) RETURNS void
-LANGUAGE plpgsql
-SET enable_seqscan = off SET jit = off AS $$
+LANGUAGE plpgsql AS $$
 BEGIN
     WITH gone AS (
         DELETE FROM @.task_ended WHERE ctid = ANY (ARRAY(
@@ -71,7 +71,7 @@ BEGIN
 END $$;
 
 CREATE FUNCTION @.forget_open(p_shard int2, p_seqs int8[]) RETURNS int8
-LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
+LANGUAGE plpgsql AS $$
 DECLARE
     hit int8;
 BEGIN
@@ -85,7 +85,7 @@ BEGIN
 END $$;
 
 CREATE FUNCTION @.forget_blobs(p_shard int2, p_seqs int8[]) RETURNS void
-LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
+LANGUAGE plpgsql AS $$
 BEGIN
     DELETE FROM @.blob WHERE ctid = ANY (ARRAY(
         SELECT x.ctid FROM unnest(p_seqs) AS u (seq) CROSS JOIN LATERAL (
@@ -106,21 +106,20 @@ $$;
 CREATE FUNCTION @.commit_batch(
     p_shard int2, p_epoch int8, p_owner bytea, p_position int8, p_nonce bytea, p_counters bytea,
     p_at int8, p_changes bytea, p_synchronous text,
-    spec_id int8[], spec_tenant text[], spec_queue text[], spec_name text[], spec_priority int8[],
-    spec_data bytea[],
-    gone int8[],
-    new_seq int8[], new_spec int8[], new_state int8[], new_run_at int8[], new_finished_at int8[],
-    new_key int8[], new_id text[], new_data bytea[],
-    old_seq int8[], old_spec int8[], old_state int8[], old_run_at int8[], old_finished_at int8[],
-    old_key int8[], old_id text[], old_data bytea[],
-    ended_seq int8[], ended_spec int8[], ended_state int8[], ended_run_at int8[], ended_finished_at int8[],
-    ended_key int8[], ended_id text[], ended_data bytea[], ended_prune_at int8[], ended_result_expires_at int8[],
-    first_seq int8[], first_kind int8[], first_data bytea[],
-    blob_seq int8[], blob_kind int8[], blob_data bytea[],
-    lost_seq int8[], lost_kind int8[],
-    record_kind text[], record_tenant text[], record_key text[], record_data bytea[],
-    lost_record_kind text[], lost_record_tenant text[], lost_record_key text[],
-    taken int8[]
+    spec_id int8[] = NULL, spec_tenant text[] = NULL, spec_queue text[] = NULL, spec_name text[] = NULL,
+    spec_priority int8[] = NULL, spec_data bytea[] = NULL, gone int8[] = NULL, new_seq int8[] = NULL,
+    new_spec int8[] = NULL, new_state int8[] = NULL, new_run_at int8[] = NULL,
+    new_finished_at int8[] = NULL, new_key int8[] = NULL, new_id text[] = NULL, new_data bytea[] = NULL,
+    old_seq int8[] = NULL, old_spec int8[] = NULL, old_state int8[] = NULL, old_run_at int8[] = NULL,
+    old_finished_at int8[] = NULL, old_key int8[] = NULL, old_id text[] = NULL, old_data bytea[] = NULL,
+    ended_seq int8[] = NULL, ended_spec int8[] = NULL, ended_state int8[] = NULL,
+    ended_run_at int8[] = NULL, ended_finished_at int8[] = NULL, ended_key int8[] = NULL,
+    ended_id text[] = NULL, ended_data bytea[] = NULL, ended_prune_at int8[] = NULL,
+    ended_result_expires_at int8[] = NULL, first_seq int8[] = NULL, first_kind int8[] = NULL,
+    first_data bytea[] = NULL, blob_seq int8[] = NULL, blob_kind int8[] = NULL, blob_data bytea[] = NULL,
+    lost_seq int8[] = NULL, lost_kind int8[] = NULL, record_kind text[] = NULL, record_tenant text[] = NULL,
+    record_key text[] = NULL, record_data bytea[] = NULL, lost_record_kind text[] = NULL,
+    lost_record_tenant text[] = NULL, lost_record_key text[] = NULL, taken int8[] = NULL
 ) RETURNS void
 LANGUAGE plpgsql
 SET enable_seqscan = off SET jit = off
