@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -16,7 +17,7 @@ from lineshaft.store.conformance.harness import Batch, Owner, row
 from lineshaft.store.conformance.ownership import OwnershipPromises
 from lineshaft.store.conformance.pruning import PruningPromises
 from lineshaft.store.urls import open_store
-from tests.servers import KeyValueServer, valkey_cluster
+from tests.servers import KeyValueServer, run, valkey, valkey_cluster
 
 _NUMBERS = itertools.count()
 
@@ -77,6 +78,61 @@ def test_commits_follow_a_slot_that_moves(nodes: list[KeyValueServer]) -> None:
     asyncio.run(story())
 
 
+def test_a_replica_takes_the_place_of_a_killed_primary() -> None:
+    with contextlib.ExitStack() as stack:
+        nodes = [stack.enter_context(node) for node in valkey_cluster()]
+        bus = run.Port()
+        stack.callback(bus.free)
+        settings = {"cluster-enabled": "yes", "cluster-port": str(bus.number), "databases": "1"}
+        settings |= {"cluster-node-timeout": "1000", "cluster-replica-validity-factor": "0"}
+        replica = stack.enter_context(valkey(settings=settings))
+        follow(replica, nodes)
+        asyncio.run(lose_a_primary(nodes, replica))
+
+
+async def lose_a_primary(nodes: list[KeyValueServer], replica: KeyValueServer) -> None:
+    store = open_store(place(nodes))
+    await store.open(address="a")
+    try:
+        assert store.tier == "asynchronous replica"
+        owners = [Owner(store, await store.acquire(shard, b"me"), 0) for shard in range(8)]
+        for owner in owners:
+            await owner.put(row(1))
+        with nodes[0].client() as client:
+            await asyncio.to_thread(client.wait, 1, 10_000)
+        nodes[0].kill()
+        for owner in owners:
+            await until_settled(owner, owner.batch(tasks=[row(2)]), attempts=400)
+        for owner in owners:
+            assert [task.seq for task in (await owner.load()).tasks] == [1, 2]
+    finally:
+        await store.close()
+
+
+def follow(replica: KeyValueServer, nodes: list[KeyValueServer]) -> None:
+    """Let the new node be a replica of the first."""
+    with replica.client() as client, nodes[0].client() as primary:
+        id = primary.execute_command("CLUSTER", "MYID").decode()
+        client.execute_command("CLUSTER", "MEET", "127.0.0.1", nodes[0].port, nodes[0].bus)
+
+        def try_to() -> bool:
+            try:
+                client.execute_command("CLUSTER", "REPLICATE", id)
+            except Exception:  # not known yet
+                return False
+            return True
+
+        wait_for(try_to)
+        wait_for(lambda: client.info("replication").get("master_link_status") == "up")
+
+
+def wait_for(happens: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not happens():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)  # the servers are other processes
+
+
 def test_wait_and_sentinels_do_not_go_with_a_cluster() -> None:
     for url in (
         "redis://h/?cluster=true&wait=1",
@@ -87,8 +143,8 @@ def test_wait_and_sentinels_do_not_go_with_a_cluster() -> None:
             open_store(url)
 
 
-async def until_settled(owner: Owner, batch: Batch) -> None:
-    for _ in range(100):
+async def until_settled(owner: Owner, batch: Batch, *, attempts: int = 100) -> None:
+    for _ in range(attempts):
         try:
             await owner.store.commit(owner.ownership, batch)
         except Fenced:

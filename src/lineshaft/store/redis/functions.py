@@ -9,12 +9,16 @@ from lineshaft.store.redis import library
 from lineshaft.store.redis.client import Client, Command
 from lineshaft.store.redis.errors import code_of
 
+SCANS = 4
+
 
 class Functions:
     """The functions, by FCALL, or by EVALSHA where the server has no functions or forbids them."""
 
     def __init__(self, client: Client) -> None:
         self.as_script = False
+        self.scans = asyncio.Semaphore(SCANS)
+        """Keeps many searches at once from taking a connection each, and the server from everybody else."""
         self._client = client
 
     async def install(self) -> None:

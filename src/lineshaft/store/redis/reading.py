@@ -181,7 +181,8 @@ class Reader:
         """Yield rows with their arrivals, some buckets at a time, in their order."""
         for start in range(0, len(buckets), at_once):
             part = buckets[start : start + at_once]
-            answer = await self._functions.call("walk", self._meta, kinds, *part)
+            async with self._functions.scans:
+                answer = await self._functions.call("walk", self._meta, kinds, *part)
             rows: list[tuple[int, bytes]] = []
             for number, flat in enumerate(answer):
                 bucket = part[number // len(kinds)]

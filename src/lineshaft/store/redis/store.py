@@ -34,7 +34,7 @@ from lineshaft.store.redis.client import connect
 from lineshaft.store.redis.confirmed import Confirmed
 from lineshaft.store.redis.errors import translated
 from lineshaft.store.redis.fullness import Fullness
-from lineshaft.store.redis.functions import Functions
+from lineshaft.store.redis.functions import SCANS, Functions
 from lineshaft.store.redis.history import History
 from lineshaft.store.redis.options import DEFAULT_SHARDS, Options
 from lineshaft.store.redis.reading import Reader
@@ -72,6 +72,7 @@ class RedisStore:
             try:
                 findings = await check(self._client, self._options)
                 self.tier, self._notices = findings.tier, findings.notices
+                self._functions.scans = asyncio.Semaphore(SCANS)  # of this event loop
                 await self._functions.install()
                 await self._agree()
             except BaseException:
