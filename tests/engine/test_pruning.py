@@ -35,6 +35,15 @@ async def test_what_is_over_is_pruned_and_counted_out(w: World) -> None:
 
 
 @in_world
+async def test_a_shard_that_never_held_anything_is_left_alone(w: World) -> None:
+    await w.pass_time(10 * 60)
+    assert w.store.pruned_before == []
+    await w.enqueue("a")
+    await w.pass_time(5 * 60)
+    assert w.store.pruned_before
+
+
+@in_world
 async def test_the_log_is_truncated(w: World) -> None:
     await w.enqueue("a")
     await w.pass_time(25 * 3600)
