@@ -1,0 +1,3 @@
+"""What stands in `deploy/`."""
+
+from __future__ import annotations
