@@ -419,8 +419,12 @@ class _Opened:
 
     def waiting(self) -> tuple[int, int]:
         """Return rows and bytes that are in memory only."""
-        overlays = [overlay for shard in self._shards.values() for overlay in (shard.fresh, shard.writing)]
-        return sum(map(len, overlays)), sum(overlay.bytes for overlay in overlays)
+        rows = size = 0
+        for shard in self._shards.values():
+            if shard.projected != shard.head:  # asked with every command: most shards have nothing
+                rows += len(shard.fresh) + len(shard.writing)
+                size += shard.fresh.bytes + shard.writing.bytes
+        return rows, size
 
     def lag(self) -> float:
         """Return for how many seconds the oldest of them has been waiting."""
