@@ -35,6 +35,14 @@ class Checkpoint(msgspec.Struct, kw_only=True):
     expired: Marks = Marks()
 
 
+class Pending(msgspec.Struct, frozen=True):
+    """A record, its bytes, and the slot that it is to take."""
+
+    slot: int
+    document: LogDocument
+    body: bytes
+
+
 class Shard:
     """One shard, as one store object knows it."""
 
@@ -46,8 +54,8 @@ class Shard:
         """Whether the state is that of the store, as of some time ago."""
         self.is_ours = False
         """Whether it was acquired here last: then nobody but us changes it, or we find out by a fence."""
-        self.pending: tuple[int, LogDocument, bytes] | None = None
-        """The record whose outcome is unknown, its slot and its bytes. Nothing else is written before it."""
+        self.pending: Pending | None = None
+        """The record whose outcome is unknown. Nothing else is written before it."""
         self.writes_begun = 0
         self.last_confirmed = 0
         """The number of the last write that is known to have taken its slot."""
@@ -135,6 +143,8 @@ class Shard:
                 self.owner = None
             case "prune":
                 self._apply_pruning(slot, document)
+        if self.fresh_since is None:
+            self.fresh_since = time.monotonic()
         if document.next_generation:
             self.generations.append((slot + 1, document.next_generation))
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 
 from lineshaft.core.batch import Batch
 from lineshaft.errors import Fenced, Unavailable
 from lineshaft.store.base import Ownership, Rejected
 from lineshaft.store.elastic.records import Kind, LogDocument, Rows, decode, encode, rows_of
-from lineshaft.store.elastic.shard import Shard
+from lineshaft.store.elastic.shard import Pending, Shard
 from lineshaft.store.elastic.slots import Slots
 
 
@@ -55,7 +54,7 @@ class Writer:
                 self.next_generation(shard),
                 rows_of(batch),
             )
-            pending = (shard.head + 1, document, encode(document))
+            pending = Pending(shard.head + 1, document, encode(document))
         await self._put(shard, pending, batch)
 
     async def renew(self, shard: Shard, ownership: Ownership) -> None:
@@ -83,13 +82,13 @@ class Writer:
             next_generation or self.next_generation(shard),
             rows,
         )
-        await self._put(shard, (shard.head + 1, document, encode(document)), None)
+        await self._put(shard, Pending(shard.head + 1, document, encode(document)), None)
 
     async def settle(self, shard: Shard, but: Batch | None = None) -> None:
         """Find out what became of the record whose outcome is unknown, unless it is this batch."""
         if shard.pending is None:
             return
-        _, document, _ = shard.pending
+        document = shard.pending.document
         if but is None or (document.kind, document.nonce, document.position) != (
             "batch",
             but.nonce,
@@ -106,24 +105,31 @@ class Writer:
                 f"shard {shard.number} is at epoch {shard.epoch}, not {ownership.epoch} of this owner"
             )
 
-    async def _put(self, shard: Shard, pending: tuple[int, LogDocument, bytes], batch: Batch | None) -> None:
-        slot, document, body = shard.pending = pending
+    async def _put(self, shard: Shard, pending: Pending, batch: Batch | None) -> None:
+        shard.pending = pending
         shard.writes_begun += 1
         number = shard.writes_begun
         try:
-            if not await self._slots.create(shard, slot, body):
-                await self._settle_conflict(shard, slot, document)
+            while not await self._slots.create(shard, pending.slot, pending.body):
+                there = await self._who_is_there(shard, pending)
+                if there is None:
+                    break
+                # Of an owner who did not know yet that it was none any more: nobody reads it.
+                shard.apply(pending.slot, there)
+                pending = shard.pending = Pending(shard.head + 1, pending.document, pending.body)
         except (Fenced, Rejected):
             shard.pending = None
             raise
         shard.pending = None
         shard.last_confirmed = number
-        shard.apply(slot, document, batch)
-        if shard.fresh_since is None:
-            shard.fresh_since = time.monotonic()
+        shard.apply(pending.slot, pending.document, batch)
 
-    async def _settle_conflict(self, shard: Shard, slot: int, document: LogDocument) -> None:
-        """The slot is taken: by our own first attempt, or by somebody else. Raises `Fenced`."""
+    async def _who_is_there(self, shard: Shard, pending: Pending) -> LogDocument | None:
+        """Return the record that is to be stepped over in a taken slot; None where it is our own.
+
+        Raises `Fenced` where it is another owner's.
+        """
+        slot, ours = pending.slot, pending.document
         found = await self._slots.find(shard, slot)
         if found is None:
             raise Unavailable(
@@ -131,14 +137,16 @@ class Writer:
                 "the write is repeated"
             )
         there = decode(found.source)
-        if _same(there, document):
+        if _same(there, ours):
             await self._slots.touch(shard, slot)
-            return
+            return None
+        if there.epoch < ours.epoch:
+            return there
         shard.pending = None
         await self._slots.follow(shard)
         raise Fenced(
             f"slot {slot} of shard {shard.number} is taken by epoch {there.epoch}: "
-            f"another owner than that of epoch {document.epoch} writes"
+            f"another owner than that of epoch {ours.epoch} writes"
         )
 
 
