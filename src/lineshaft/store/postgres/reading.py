@@ -68,10 +68,7 @@ class Reader:
     async def log(self, after: int, limit: int) -> Log:
         """Read the log after a position, and where it begins."""
         rows = await self._connections.run(
-            f"SELECT s.earliest, l.position, l.at, l.data FROM {self.schema}.shard AS s LEFT JOIN LATERAL ("
-            f" SELECT x.position, x.at, x.data FROM {self.schema}.log AS x"
-            " WHERE x.shard = $1 AND x.position > $2 AND x.position >= s.earliest"
-            " ORDER BY x.position LIMIT $3) AS l ON true WHERE s.id = $1 ORDER BY l.position",
+            f"SELECT earliest, position, at, data FROM {self.schema}.read_log($1, $2, $3)",
             (self.shard, after, limit),
         )
         records = [
@@ -105,6 +102,11 @@ class Reader:
                 await _forget_unused_specs(connection, self.schema, ownership)
             async with connection.transaction():
                 await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                # What was written since the last ANALYZE would be read whole for each portion.
+                await connection.execute(
+                    "SELECT set_config(name, 'off', true)"
+                    " FROM unnest('{enable_seqscan,enable_bitmapscan,jit}'::text[]) AS name"
+                )
                 return await self._load(connection, ownership)
 
         return await self._connections.use(load)

@@ -269,6 +269,21 @@ BEGIN
         ) AS x;
 END $$;
 
+CREATE FUNCTION @.read_log(p_shard int2, p_after int8, p_limit int8)
+RETURNS TABLE (earliest int8, "position" int8, at int8, data bytea)
+LANGUAGE plpgsql STABLE
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+        SELECT s.earliest, l.position, l.at, l.data FROM @.shard AS s LEFT JOIN LATERAL (
+            SELECT x.position, x.at, x.data FROM @.log AS x
+            WHERE x.shard = p_shard AND x.position > p_after AND x.position >= s.earliest
+            ORDER BY x.position LIMIT p_limit
+        ) AS l ON true
+        WHERE s.id = p_shard ORDER BY l.position;
+END $$;
+
 -- Pruning holds up commits of its shard, and an acquisition, for as long as a portion takes.
 CREATE FUNCTION @.prune_tasks(p_shard int2, p_epoch int8, p_owner bytea, p_before int8, p_limit int8)
 RETURNS TABLE (tenant text, queue text, state int2, tasks int8)
@@ -328,7 +343,7 @@ END $$;
 -- Let the log of a shard begin later; what is before goes with its slot.
 CREATE FUNCTION @.truncate_log(p_shard int2, p_epoch int8, p_owner bytea, p_before int8, p_limit int8)
 RETURNS void
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
     begins int8;
     kept int8;
@@ -350,7 +365,8 @@ LANGUAGE sql AS $$ SELECT pg_table_size(('@.log_' || p_slot)::regclass) $$;
 
 -- Truncate one slot of the log that nobody needs, and write to the next where this one is large.
 CREATE FUNCTION @.turn_log() RETURNS void
-LANGUAGE plpgsql SET lock_timeout = '1s' SET jit = off AS $$
+LANGUAGE plpgsql
+SET lock_timeout = '1s' SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 DECLARE
     slots CONSTANT int4 := 8;
     smallest CONSTANT int8 := 16 * 1024 * 1024;
