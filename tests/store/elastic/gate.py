@@ -11,8 +11,8 @@ HOLD, SWALLOW = "hold", "swallow"
 
 Rule = Callable[[str, str], Any]
 """Given method and path: None lets the request through; HOLD keeps it back while its sender sees the
-connection break, until `land`; SWALLOW lets it through and breaks the connection in place of the answer; a pair
-of status and error is answered in place of the cluster."""
+connection break, until `land`; SWALLOW lets it through and breaks the connection in place of the answer; a
+pair of status and error is answered in place of the cluster."""
 
 
 class Gate:

@@ -1,4 +1,4 @@
-"""What the log is built on, each fact against a real node: races, late writes, conflicts, blocks, generations."""
+"""What the log is built on, each fact against a real node: races, late writes, blocks, generations."""
 
 from __future__ import annotations
 
@@ -294,7 +294,7 @@ async def test_a_full_disk_is_told_and_loses_nothing(place: Place) -> None:
     await place.ask("PUT", "-log-000001/_settings", block)
     batch = owner.batch(tasks=[row(2)])
     for _ in range(2):
-        with pytest.raises(Unavailable, match="read-only.*free disk space") as told:
+        with pytest.raises(Unavailable, match=r"read-only.*free disk space") as told:
             await owner.store.commit(owner.ownership, batch)
         assert not isinstance(told.value, Fenced)
     await place.ask("PUT", "-log-000001/_settings", {"index.blocks.read_only_allow_delete": None})
