@@ -1,8 +1,8 @@
 """Write `lineshaft.ndjson` in `kibana/` and in `opensearch-dashboards/`: `python deploy/make_dashboards.py`.
 
 Both products read saved objects of the form they had when one became two. What is here uses only what both
-have kept: index patterns (Kibana shows them as data views), saved searches, visualizations by aggregation, and
-dashboards.
+have kept: index patterns (Kibana shows them as data views), saved searches, visualizations by aggregation,
+and dashboards.
 """
 
 from __future__ import annotations
