@@ -5,22 +5,26 @@ is released, unburned. A claim with an id first asks everywhere what is still he
 one that says what its worker holds tells each partition of its own.
 
 A worker with resources has them once, not once a partition: each is told what the others leave of them, and
-only one leases at a time. As what is in use changes while a claim waits, such a one asks anew now and then.
+only one leases at a time, for one claim at a time. As what is in use changes while a claim waits, such a one
+asks anew now and then.
 """
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import msgspec
 
 from lineshaft.core import commands
 from lineshaft.core.claims import CLAIM_BYTES
+from lineshaft.engine.handle import Handle
 from lineshaft.errors import LineshaftError
 from lineshaft.server.identity import Identity
 from lineshaft.server.partitions.merging import all_of, used
 from lineshaft.server.partitions.parts import Leased, Parts, is_passing
 from lineshaft.server.partitions.tokens import of_partition
+from lineshaft.server.partitions.turns import Turn
 from lineshaft.server.worker_calls import Requester
 from lineshaft.wire import ClaimedTask, ClaimedTasks
 from lineshaft.wire.messages import Directive
@@ -30,11 +34,27 @@ _RECOUNT = 5_000
 _ASK_AGAIN = 1_000
 """Milliseconds after which partitions that could not answer are asked again, while it waits at the others."""
 
+_AT_ONCE = 0.05
+"""Seconds for which what other partitions have matched already is waited for, when one has answered."""
+
 
 class Claiming:
     """One claim. `command` is of the tenant as a whole; `wait` (ms) and not its `wait_until` is looked at."""
 
-    def __init__(self, parts: Parts, identity: Identity, command: commands.Claim, *, wait: int) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        identity: Identity,
+        command: commands.Claim,
+        *,
+        wait: int,
+        turn: Turn | None = None,
+    ) -> None:
+        """`turn` is that of a worker with resources."""
+        self.superseded = False
+        """A later claim with its `claim_id` is given the same tasks."""
+        self._turn = turn
+        self._handles: dict[int, Handle] = {}
         self._parts = parts
         self._identity = identity
         self._command = command
@@ -80,6 +100,16 @@ class Claiming:
         return self._answer()
 
     async def _claim(self, start: int) -> None:
+        if self._turn is None:
+            await self._go_on_claiming(start)
+            return
+        await self._turn.begin()
+        try:
+            await self._go_on_claiming(start)
+        finally:
+            self._turn.end()
+
+    async def _go_on_claiming(self, start: int) -> None:
         await self._look_at_resources()
         if self._command.claim_id is not None or self._command.holding is not None:
             await self._tell_all()
@@ -95,8 +125,10 @@ class Claiming:
             wait, began = min(left, patience), self._parts.now()
             if not await self._stand(wait):
                 return
+            if self._turn is not None:
+                await self._turn.let_pass()
+                await self._look_at_resources()
             left -= max(1, self._parts.now() - began)
-            await self._look_at_resources()
 
     def _is_over(self) -> bool:
         return any(leased.tasks or leased.directive == "drain" for leased in self._leased)
@@ -129,19 +161,40 @@ class Claiming:
         One that answers early and with nothing sends the claimer away, as where a repeated claim took over.
         """
         began = self._parts.now()
-        asked = [
-            asyncio.ensure_future(self._ask(partition, most=self._command.max, wait=wait))
+        interrupted = None if self._turn is None else self._turn.stand()
+        asked = {
+            partition: asyncio.ensure_future(self._ask(partition, most=self._command.max, wait=wait))
             for partition in range(self._parts.count)
             if partition not in self._troubles
-        ]
+        }
+        watched: list[asyncio.Future[Any]] = [*asked.values()]
+        if interrupted is not None:
+            watched.append(interrupted)
         try:
-            done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            coming = [each for partition, each in asked.items() if self._is_coming(partition)]
+            if coming and self._room > 0:
+                await asyncio.wait(coming, timeout=_AT_ONCE)
         finally:
-            for each in asked:
+            for each in asked.values():
                 each.cancel()
-            await asyncio.gather(*asked, return_exceptions=True)
-        answers = [each.result() for each in done]
-        return self._parts.now() - began >= wait or any(answer is None for answer in answers)
+            await asyncio.gather(*asked.values(), return_exceptions=True)
+        answers = [each.result() for each in asked.values() if not each.cancelled()]
+        return (
+            self._parts.now() - began >= wait
+            or any(answer is None for answer in answers)
+            or (interrupted is not None and interrupted.done())
+        )
+
+    def _is_coming(self, partition: int) -> bool:
+        """Tell whether a partition here has matched the claim already, and the answer is on its way."""
+        handle = self._handles.get(partition)
+        return (
+            handle is not None
+            and not handle.done()
+            and handle.intake is not None
+            and not handle.intake.is_parked(handle)
+        )
 
     async def _ask(self, partition: int, *, most: int, wait: int = 0, holding: bool = False) -> Leased | None:
         """Claim in one partition; None where it cannot answer just now."""
@@ -152,7 +205,14 @@ class Claiming:
         worker = self._told[partition] if self._told else command.worker
         asked = msgspec.structs.replace(command, max=most, holding=known, worker=worker, wait_until=None)
         try:
-            leased = await self._parts.lease(partition, self._identity, asked, wait=wait)
+            leased = await self._parts.lease(
+                partition,
+                self._identity,
+                asked,
+                wait=wait,
+                is_superseded=lambda: self.superseded,
+                on_handle=lambda handle: self._handles.__setitem__(partition, handle),
+            )
         except LineshaftError as error:
             if not is_passing(error):
                 raise

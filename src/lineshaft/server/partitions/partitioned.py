@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -19,6 +20,7 @@ from lineshaft.server.partitions.measuring import queue_states, stats_reply
 from lineshaft.server.partitions.pages import page_of
 from lineshaft.server.partitions.parts import Parts
 from lineshaft.server.partitions.tokens import bare
+from lineshaft.server.partitions.turns import Turn
 from lineshaft.server.task_calls import DEFAULT_LIMIT, bulk_error, checked_sort
 from lineshaft.server.worker_calls import Requester, merged_claim
 from lineshaft.wire import (
@@ -70,6 +72,10 @@ class Partitioned:
         self.count = count
         self._calls = calls
         self._turn = 0
+        self._turns: WeakValueDictionary[tuple[str, str | None], Turn] = WeakValueDictionary()
+        """Of workers with resources that claim, by id and incarnation."""
+        self._claims: WeakValueDictionary[str, Claiming] = WeakValueDictionary()
+        """Claims under way that have an id."""
 
     def call(
         self,
@@ -268,7 +274,19 @@ class Partitioned:
         if most is not None:
             command = msgspec.structs.replace(command, max=most)
         wait = fields.wait(claim.wait) if wait is None else wait
-        return Claiming(self.parts, identity, command, wait=wait)
+        turn = None
+        if command.worker is not None and command.worker.resources:
+            who = (command.worker.id, command.worker.incarnation)
+            turn = self._turns.get(who)
+            if turn is None:
+                turn = self._turns[who] = Turn()
+        claiming = Claiming(self.parts, identity, command, wait=wait, turn=turn)
+        if command.claim_id is not None:
+            first = self._claims.get(command.claim_id)
+            if first is not None:
+                first.superseded = True
+            self._claims[command.claim_id] = claiming
+        return claiming
 
     async def _call_report(
         self, identity: Identity, *, body: Report, requester: Requester | None, **_: Any

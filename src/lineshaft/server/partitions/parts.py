@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from lineshaft.core import commands
+from lineshaft.engine.handle import Handle
 from lineshaft.errors import LineshaftError, NotOwner, Retryable, Unavailable
 from lineshaft.server import views
 from lineshaft.server.change_calls import Followed
 from lineshaft.server.identity import Identity
 from lineshaft.server.partitions.merging import all_of
+from lineshaft.server.partitions.messages import as_message
 from lineshaft.server.partitions.tokens import bare, marked
 from lineshaft.server.worker_calls import NOWHERE
 from lineshaft.values.partitions import partition_name, partition_of
-from lineshaft.wire import CALLS, Call, ChangesQuery, Claim, ClaimedTask, Release, Worker
+from lineshaft.wire import CALLS, Call, ChangesQuery, Claim, ClaimedTask, Release
 from lineshaft.wire.messages import Directive
 
 if TYPE_CHECKING:
@@ -122,21 +124,39 @@ class Parts:
     # -- leasing -----------------------------------------------------------------------------------
 
     async def lease(
-        self, partition: int, identity: Identity, command: commands.Claim, *, wait: int
+        self,
+        partition: int,
+        identity: Identity,
+        command: commands.Claim,
+        *,
+        wait: int,
+        is_superseded: Callable[[], bool] = lambda: False,
+        on_handle: Callable[[Handle], None] = lambda handle: None,
     ) -> Leased:
-        """Claim in one partition; of `command.holding` it is told its own. Cancelled, it leases nothing."""
-        who = self.identity(identity, partition)
-        if self.calls.elsewhere is None:
-            return await self._lease_here(partition, who, command, wait)
-        if self.is_here(partition):
-            with contextlib.suppress(NotOwner):  # it has just moved, and nothing was done
-                return await self._lease_here(partition, who, command, wait)
-        return await self._lease_elsewhere(partition, who, command, wait)
+        """Claim in one partition; of `command.holding` it is told its own. Cancelled, it leases nothing.
 
-    async def _lease_here(self, partition: int, who: Identity, command: commands.Claim, wait: int) -> Leased:
+        `is_superseded` tells whether what was leased belongs to a later claim with the same id; `on_handle`
+        is told of the command where the partition is here.
+        """
+        who = self.identity(identity, partition)
+        if self.calls.elsewhere is None or self.is_here(partition):
+            with contextlib.suppress(*([NotOwner] if self.calls.elsewhere is not None else [])):
+                return await self._lease_here(partition, who, command, wait, on_handle)
+            # It has just moved, and nothing was done.
+        return await self._lease_elsewhere(partition, who, command, wait, is_superseded)
+
+    async def _lease_here(
+        self,
+        partition: int,
+        who: Identity,
+        command: commands.Claim,
+        wait: int,
+        on_handle: Callable[[Handle], None],
+    ) -> Leased:
         engine = self.calls.engine
         until = engine.now(who.tenant) + wait if wait else None
         handle = engine.submit(msgspec.structs.replace(command, tenant=who.tenant, wait_until=until))
+        on_handle(handle)
         try:
             reply = await handle
             tasks = await self.calls.claimed_tasks(who, reply.tasks)
@@ -154,28 +174,59 @@ class Parts:
         )
 
     async def _lease_elsewhere(
-        self, partition: int, who: Identity, command: commands.Claim, wait: int
+        self,
+        partition: int,
+        who: Identity,
+        command: commands.Claim,
+        wait: int,
+        is_superseded: Callable[[], bool],
     ) -> Leased:
+        """Claim at another coordinator.
+
+        What it was given and we did not hear of it asks for again by the id of the claim, to release it.
+        """
         elsewhere = self.calls.elsewhere
         assert elsewhere is not None
-        asked = asyncio.ensure_future(elsewhere.call(CALLS["claim"], who, body=_as_message(command, wait)))
+        message = as_message(command, wait)
+        if message.claim_id is None:
+            message.claim_id = self.calls.new_id()
+        asked = asyncio.ensure_future(elsewhere.call(CALLS["claim"], who, body=message))
         try:
             await asyncio.wait([asked], timeout=wait / 1000 + _PATIENCE)
             if not asked.done():
                 raise Unavailable(f"partition {partition} does not answer just now", retry_after=1.0)
-        finally:
+        except BaseException:
             asked.cancel()
+            if command.max and not is_superseded():
+                self._spawn(self._undo(partition, who, message, is_superseded))
+            raise
         answer = asked.result()
         tasks = self._marked(partition, answer.tasks)
+
+        def give_back(tasks: Sequence[ClaimedTask]) -> None:
+            if not is_superseded():
+                self.give_back(who, tasks)
+
         return Leased(
             tasks,
             position=answer.position,
             directive=answer.directive,
             held=[marked(partition, token) for token in answer.held or ()],
             repeated=command.max == 0,
-            abandon=lambda: self.give_back(who, tasks),
-            give_back=lambda tasks: self.give_back(who, tasks),
+            abandon=lambda: give_back(tasks),
+            give_back=give_back,
         )
+
+    async def _undo(
+        self, partition: int, who: Identity, message: Claim, is_superseded: Callable[[], bool]
+    ) -> None:
+        """Repeat a claim that nobody waits for any more, for nothing new, and release what it was given."""
+        elsewhere = self.calls.elsewhere
+        assert elsewhere is not None
+        repeat = Claim(claim_id=message.claim_id, queues=[NOWHERE], max=1)
+        answer = await elsewhere.call(CALLS["claim"], who, body=repeat)
+        if not is_superseded():
+            self.give_back(who, self._marked(partition, answer.tasks))
 
     def _marked(self, partition: int, tasks: list[ClaimedTask]) -> list[ClaimedTask]:
         for task in tasks:
@@ -187,11 +238,13 @@ class Parts:
         for task in tasks:
             partition = self.of(task.task_id)
             body = Release(lease_token=bare(partition, task.lease_token))
-            released = asyncio.ensure_future(
-                self.ask(partition, identity, "release", id=task.task_id, body=body)
-            )
-            self._background.add(released)
-            released.add_done_callback(self._forget)
+            self._spawn(self.ask(partition, identity, "release", id=task.task_id, body=body))
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Do something that nobody waits for."""
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._forget)
 
     def _forget(self, done: asyncio.Future[Any]) -> None:
         self._background.discard(done)
@@ -221,37 +274,3 @@ class Parts:
 def is_passing(error: BaseException) -> bool:
     """Tell whether a partition cannot answer just now, as while its shard moves."""
     return isinstance(error, LineshaftError) and isinstance(error, Retryable | NotOwner)
-
-
-def _as_message(command: commands.Claim, wait: int) -> Claim:
-    """Return the claim as it goes to another coordinator."""
-    info = command.worker
-    worker = (
-        None
-        if info is None
-        else Worker(
-            id=info.id,
-            incarnation=info.incarnation,
-            name=info.name,
-            version=info.version,
-            capabilities=list(info.capabilities),
-            resources=dict(info.resources),
-            host=info.host,
-            pid=info.pid,
-        )
-    )
-    return Claim(
-        claim_id=command.claim_id,
-        worker=worker,
-        queues=_listed(command.queues) if command.max else [NOWHERE, *(command.queues or ())],
-        names=_listed(command.names),
-        max=command.max or 1,
-        wait=wait / 1000 if wait else None,
-        lease=None if command.lease is None else command.lease / 1000,
-        start=command.start,
-        holding=_listed(command.holding),
-    )
-
-
-def _listed(given: tuple[str, ...] | None) -> list[str] | None:
-    return None if given is None else list(given)
