@@ -91,22 +91,28 @@ class InboxDrain:
         by_tenant: dict[str, list[InboxItem]] = {}
         for item in items:
             by_tenant.setdefault(item.tenant, []).append(item)
-        handles = [self._enqueue(tenant, part) for tenant, part in by_tenant.items()]
-        answers = await asyncio.gather(*handles, return_exceptions=True)
-        known: list[int] = []
-        trouble: BaseException | None = None
-        for part, answer in zip(by_tenant.values(), answers, strict=True):
-            if isinstance(answer, BaseException):
-                trouble = trouble or self._refuse(part, answer)
-            else:
-                known += self._sort_out(part, answer.items)
+        parts, known, trouble = list(by_tenant.values()), list[int](), list[BaseException]()
+        while parts:
+            handles = [self._enqueue(part) for part in parts]
+            answers = await asyncio.gather(*handles, return_exceptions=True)
+            again: list[list[InboxItem]] = []
+            for part, answer in zip(parts, answers, strict=True):
+                if not isinstance(answer, BaseException):
+                    known += self._sort_out(part, answer.items)
+                elif isinstance(answer, NotOwner | Retryable) or not isinstance(answer, LineshaftError):
+                    trouble.append(answer)
+                elif len(part) > 1:
+                    again += [[item] for item in part]  # one of them spoils it for all
+                else:
+                    self._refuse(part[0], answer)
+            parts = again
         if known:
             await self._inbox.clear_inbox(ownership, known)
-        if trouble is not None:
-            raise trouble
+        if trouble:
+            raise trouble[0]
 
-    def _enqueue(self, tenant: str, items: list[InboxItem]) -> Handle:
-        command = Enqueue(tenant=tenant, tasks=tuple(item.task for item in items), accepted=True)
+    def _enqueue(self, items: list[InboxItem]) -> Handle:
+        command = Enqueue(tenant=items[0].tenant, tasks=tuple(item.task for item in items), accepted=True)
         handle = Handle(command, weigh(command), asyncio.get_running_loop())
         self._runner.submit(handle)
         return handle
@@ -119,19 +125,15 @@ class InboxDrain:
                 if not answer.created:
                     known.append(item.number)
             else:
-                self._refuse([item], answer)
+                self._refuse(item, answer)
         return known
 
-    def _refuse(self, items: list[InboxItem], error: BaseException) -> BaseException | None:
-        """Leave in the inbox what will not be taken as it is; return the error where it may pass."""
-        if isinstance(error, NotOwner | Retryable) or not isinstance(error, LineshaftError):
-            return error
-        for item in items:
-            self._refused.add(item.number)
-            _LOG.error(
-                "task %s of tenant %s stays in the inbox, it cannot be taken: %s",
-                item.task.id,
-                item.tenant,
-                error,
-            )
-        return None
+    def _refuse(self, item: InboxItem, error: BaseException) -> None:
+        """Leave in the inbox what will not be taken as it is."""
+        self._refused.add(item.number)
+        _LOG.error(
+            "task %s of tenant %s stays in the inbox, it cannot be taken: %s",
+            item.task.id,
+            item.tenant,
+            error,
+        )
