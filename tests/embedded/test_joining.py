@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from lineshaft import App, TaskCancelled
+from lineshaft.embedded import joining
 from lineshaft.server.serve import running
-from lineshaft.server.settings import ServerSettings
+from lineshaft.server.settings import Limits, ServerSettings
 from lineshaft.store.base import StoreInUse, StoreUnusable
 from lineshaft.store.sqlite import SQLiteStore
 from lineshaft.wire import CALLS, Enqueue
@@ -220,6 +221,34 @@ async def test_an_app_joins_a_server_that_has_the_file(tmp_path: Path) -> None:
         later = await app.enqueue(double.configure(delay="1h"), 5)
     async with app:  # which now has it itself
         assert await later.state() == "scheduled"
+
+
+async def test_a_server_may_close_a_line_that_was_idle_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lineshaft.embedded.joining.SHORT", 0.0)
+    settings = ServerSettings(
+        store=f"sqlite:///{tmp_path}/jobs.db", listen="127.0.0.1:0", limits=Limits(keep_alive=1)
+    )
+    lines: list[str] = []
+    connect = joining._connect
+
+    async def counted(url: str) -> joining.Line | None:
+        lines.append(url)
+        return await connect(url)
+
+    monkeypatch.setattr(joining, "_connect", counted)
+    async with running(settings), App(settings.store) as app:
+        handle = await app.enqueue_named("x")
+        result = asyncio.create_task(handle.result("20s"))
+        deadline = asyncio.get_running_loop().time() + 20
+        while len(lines) < 3:
+            assert asyncio.get_running_loop().time() < deadline, lines
+            await asyncio.sleep(0.05)
+        assert not result.done()  # what was under way is not disturbed
+        await handle.cancel()
+        with pytest.raises(TaskCancelled):
+            await result
 
 
 async def test_a_cancel_reaches_a_worker_that_has_joined_at_once(tmp_path: Path) -> None:

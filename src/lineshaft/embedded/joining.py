@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -23,28 +23,28 @@ from lineshaft.sdk.http import HttpTransport
 from lineshaft.sdk.outcomes import Released
 from lineshaft.sdk.tracing import traceparent as current_trace
 from lineshaft.store.base import StoreUnusable
-from lineshaft.store.file_lock import Holder
+from lineshaft.store.file_lock import Holder, holder_of
 from lineshaft.wire import CALLS, Call, ClaimedTask, Report
 
 CONNECT = 5.0
 """Seconds for a line to somebody on this machine."""
 
+SHORT = 1.0
+"""Seconds that a line lives at least where somebody serves."""
+
 AFTERMATH = 0.5
 """Seconds that a call which failed waits at most to hear whether the owner has ended."""
+
+Line: TypeAlias = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Joined:
     """The calls of the owner, for this process; bound to the event loop that joined."""
 
-    def __init__(
-        self,
-        url: str,
-        holder: Holder,
-        line: tuple[asyncio.StreamReader, asyncio.StreamWriter],
-        key: str | None,
-    ) -> None:
-        self.url = url
+    def __init__(self, path: str, holder: Holder, line: Line, key: str | None) -> None:
+        self.url = url = holder.address
         self.holder = holder
+        self._path = path
         self._reader, self._writer = line
         # A call that fails is repeated by whoever made it, at the next owner.
         self._transport = HttpTransport(url, api_key=key, retry_for=0)
@@ -53,18 +53,13 @@ class Joined:
         self.ended: asyncio.Task[None] = asyncio.get_running_loop().create_task(self._until_lost())
 
     @classmethod
-    async def open(cls, holder: Holder, *, api_key: str | None) -> Joined | None:
-        """Connect to who says to have the file; None where it cannot be reached: it may have just ended.
+    async def open(cls, path: str, holder: Holder, *, api_key: str | None) -> Joined | None:
+        """Connect to who says to have the file at `path`; None where it cannot be reached: it may have ended.
 
         Raises StoreUnusable where the socket is another user's.
         """
-        url = holder.address
-        try:
-            async with asyncio.timeout(CONNECT):
-                line = await _connect(url)
-        except (OSError, ValueError, TimeoutError):
-            return None
-        return cls(url, holder, line, api_key)
+        line = await _connect(holder.address)
+        return None if line is None else cls(path, holder, line, api_key)
 
     async def call(
         self,
@@ -130,26 +125,44 @@ class Joined:
             await self._transport.call(CALLS["report"], body=Report(items=items))
 
     async def _until_lost(self) -> None:
-        with contextlib.suppress(OSError):
-            await self._reader.read(1)
-        self._writer.close()
+        loop = asyncio.get_running_loop()
+        while True:
+            since = loop.time()
+            with contextlib.suppress(OSError):
+                await self._reader.read(1)
+            self._writer.close()
+            # A line that was idle for long may be closed although the owner lives.
+            if loop.time() - since < SHORT or holder_of(self._path) != self.holder:
+                return
+            line = await _connect(self.url)
+            if line is None:
+                return
+            self._reader, self._writer = line
 
 
-async def _connect(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    parts = urlsplit(url)
-    if parts.scheme == "unix":
-        path = unquote(parts.path)
-        line = await asyncio.open_unix_connection(path)
-        connected = line[1].get_extra_info("socket")
-        if not peer_is_ours(connected):
-            line[1].close()
-            raise StoreUnusable(
-                f"{path} is the socket of another user: whoever shares a store must run as one user, or "
-                "through `lineshaft serve`"
-            )
-    elif parts.scheme == "http" and parts.hostname and parts.port:
-        line = await asyncio.open_connection(parts.hostname, parts.port)
-    else:
-        raise ValueError(url)
+async def _connect(url: str) -> Line | None:
+    """Open a line; None where nobody answers. Raises StoreUnusable where another user does."""
+    try:
+        async with asyncio.timeout(CONNECT):
+            line = await _connected(url)
+    except (OSError, ValueError, TimeoutError):
+        return None
     leave_to_parent(line[1].transport)
+    return line
+
+
+async def _connected(url: str) -> Line:
+    parts = urlsplit(url)
+    if parts.scheme == "http" and parts.hostname and parts.port:
+        return await asyncio.open_connection(parts.hostname, parts.port)
+    if parts.scheme != "unix":
+        raise ValueError(url)
+    path = unquote(parts.path)
+    line = await asyncio.open_unix_connection(path)
+    if not peer_is_ours(line[1].get_extra_info("socket")):
+        line[1].close()
+        raise StoreUnusable(
+            f"{path} is the socket of another user: whoever shares a store must run as one user, or through "
+            "`lineshaft serve`"
+        )
     return line

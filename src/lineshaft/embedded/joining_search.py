@@ -63,4 +63,4 @@ async def open_or_join(url: str, manner: Manner, *, for_ever: bool = False) -> C
 
 async def _join(path: str, api_key: str | None) -> Joined | None:
     holder = holder_of(path)
-    return None if holder is None else await Joined.open(holder, api_key=api_key)
+    return None if holder is None else await Joined.open(path, holder, api_key=api_key)

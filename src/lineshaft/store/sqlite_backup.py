@@ -201,7 +201,7 @@ def _go_on(path: str, before: tuple[int, int, Counters], now: int) -> None:
 
 
 def _keep(path: str, now: int) -> str | None:
-    """Give what is there another name, too, and its log only that: it must not be taken for the log of another.
+    """Give what is there another name, too, and its log only that: it must not be taken for another's.
 
     Should all end in between, the file has two names, and is not opened before somebody has looked at it.
     """
