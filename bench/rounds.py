@@ -22,6 +22,8 @@ from bench.contenders import Contender
 from bench.servers import NoServer, Servers
 
 TIMEOUT = 300
+TIMEOUT_ONCE = 600
+"""Seconds; those that are run once have more to do."""
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,12 +111,16 @@ def one(contender: Contender, sizes: Sizes, url: str, pid: int) -> dict[str, Any
             "server_pid": pid,
         }
         told = {"BENCH_SPEC": json.dumps(spec), "BENCH_SERVER": url, "BENCH_SCRATCH": scratch}
-        return _driven(_command(contender), os.environ | told | {"BENCH_NODE": f"{environment.NODE}/"})
+        return _driven(
+            _command(contender),
+            os.environ | told | {"BENCH_NODE": f"{environment.NODE}/"},
+            TIMEOUT_ONCE if contender.once else TIMEOUT,
+        )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _driven(command: list[str], variables: dict[str, str]) -> dict[str, Any]:
+def _driven(command: list[str], variables: dict[str, str], timeout: int) -> dict[str, Any]:
     try:
         driver = subprocess.Popen(
             command,
@@ -128,9 +134,9 @@ def _driven(command: list[str], variables: dict[str, str]) -> dict[str, Any]:
     except OSError as error:
         raise Unmeasured(f"{error.strerror}: {command[0].rpartition('/')[2]}") from None
     try:
-        printed, said = driver.communicate(timeout=TIMEOUT)
+        printed, said = driver.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
-        raise Unmeasured(f"took longer than {TIMEOUT} s", final=True) from None
+        raise Unmeasured(f"took longer than {timeout} s", final=True) from None
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(driver.pid, signal.SIGKILL)  # it, and what it has left running

@@ -60,7 +60,12 @@ def coordinator(store: str) -> Iterator[Coordinator]:
     process = subprocess.Popen(serve, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
     try:
-        yield Coordinator(url=json.loads(process.stdout.readline())["url"], pid=process.pid)
+        line = process.stdout.readline()
+        if not line:
+            raise RuntimeError(
+                f"the coordinator on {store} ended with {process.wait()}; `lineshaft serve` says why"
+            )
+        yield Coordinator(url=json.loads(line)["url"], pid=process.pid)
     finally:
         process.terminate()
         process.wait()

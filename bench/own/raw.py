@@ -18,6 +18,9 @@ import msgspec
 PAYLOAD = "x" * 98
 """100 bytes of JSON with its quotes."""
 
+PAUSE = 0.05
+"""Seconds after which what was refused for now is sent again."""
+
 LINES = 8
 """Connections of batches: with fewer the coordinator waits for requests while it commits."""
 
@@ -29,6 +32,10 @@ class Failed(RuntimeError):
     """The coordinator answered something else than it should."""
 
 
+class Overloaded(Failed):
+    """The coordinator refuses for now; `PAUSE` later it may take the same."""
+
+
 class Line:
     """One kept-alive connection; a request at a time."""
 
@@ -37,13 +44,19 @@ class Line:
         self.socket = socket.create_connection((parts.hostname or "", parts.port or 80))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = b""
+        self._sent = b""
 
     def send(self, request: bytes) -> None:
         """Send all of it."""
+        self._sent = request
         self.socket.sendall(request)
 
+    def send_again(self) -> None:
+        """Send what was sent last."""
+        self.socket.sendall(self._sent)
+
     def receive(self) -> bytes | None:
-        """Take what has come; return the content of the answer once it is whole. Raises Failed."""
+        """Take what has come; return the content of an answer once it is whole. Raises Failed, Overloaded."""
         data = self.socket.recv(1 << 20)
         if not data:
             raise Failed("the coordinator hung up")
@@ -61,7 +74,7 @@ class Line:
         self._buffer = b""
         content = buffer[end + 4 :]
         if head[9:10] != b"2":
-            raise Failed(f"{head[:30]!r}: {content[:300]!r}")
+            raise (Overloaded if head[9:12] == b"429" else Failed)(f"{head[:30]!r}: {content[:300]!r}")
         return content
 
     def call(self, request: bytes) -> bytes:
@@ -105,7 +118,12 @@ def converse(opened: list[Line], first: bytes, answered: Answered) -> float:
         while going:
             for number, _ in ready.poll():
                 line = by_number[number]
-                content = line.receive()
+                try:
+                    content = line.receive()
+                except Overloaded:
+                    time.sleep(PAUSE)
+                    line.send_again()
+                    continue
                 if content is None:
                     continue
                 following = answered(content)

@@ -22,8 +22,10 @@ from bench.own.coordinator import Coordinator, coordinator, store_of
 from bench.stores import counting
 from lineshaft import __version__
 
-SETTLE = 2.0
-"""Seconds that a coordinator has to be done with its start."""
+SETTLE = 3.0
+"""Seconds that coordinators have to be done with their start, and to share the shards."""
+QUIET = 12.0
+"""Seconds until a PostgreSQL backend that does nothing has told what it did before."""
 GIVE_UP = 60.0
 SHARED = ("postgresql", "redis", "valkey", "opensearch")
 
@@ -43,7 +45,7 @@ def idle(url: str, seconds: float) -> dict[str, float]:
     """Leave a coordinator alone, and ask the store's server what came."""
     with coordinator(url) as server:
         _work(server, 20)
-        time.sleep(SETTLE)
+        time.sleep(min(QUIET, 4 * seconds))
         count = counting.requests(url, seconds)
     return {} if count is None else {"idle_requests": count}
 
