@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from lineshaft.engine.engine import Engine
-from lineshaft.store.base import Store
+from lineshaft.store.base import Store, notices_of
 from lineshaft.store.conformance.commits import CommitPromises
 from lineshaft.store.conformance.ownership import OwnershipPromises
 from lineshaft.store.conformance.pruning import PruningPromises
@@ -48,6 +48,7 @@ async def test_the_inbox_is_looked_into_and_that_is_said(
     with caplog.at_level(logging.WARNING):
         async with Engine(open_store(f"{pooled}?schema={schema}&shards=2")) as engine:
             await _enqueue_twice(engine, database, schema)
+            assert "listen=postgresql://" in notices_of(engine.store)[0]
     assert "passes no notifications on" in caplog.text
 
 

@@ -32,9 +32,9 @@ async def test_tasks_sent_and_written_all_end_once_over_three_deaths() -> None:
                 more.set()
                 return number * 2
 
-            def write(first: int) -> None:
+            def write(numbers: range) -> None:
                 with psycopg.connect(database) as connection:
-                    for number in range(first, first + WRITTEN):
+                    for number in numbers:
                         connection.execute(
                             "SELECT lineshaft.enqueue('work', %s, task_id => %s, queue => 'work',"
                             " max_retries => 10)",
@@ -57,12 +57,13 @@ async def test_tasks_sent_and_written_all_end_once_over_three_deaths() -> None:
 
             async with asyncio.timeout(SOON), app.worker(["work"], concurrency=20):
                 sending = asyncio.create_task(send())
-                await asyncio.to_thread(write, SENT)
+                await asyncio.to_thread(write, range(SENT, SENT + WRITTEN // 2))
                 for death in range(1, DEATHS + 1):
                     await reached(death * 300)
                     await asyncio.to_thread(server.kill)
                     await asyncio.to_thread(server.restart)
                 await sending
+                await asyncio.to_thread(write, range(SENT + WRITTEN // 2, SENT + WRITTEN))
                 await reached(SENT + WRITTEN)
                 for number in range(SENT + WRITTEN):
                     assert await app.handle(f"task-{number}").result(timeout="60s") == number * 2

@@ -89,6 +89,8 @@ class Listener:
         self._channel = channel(schema)
         self._direct = direct
         self._watchers: dict[int, list[Callable[[], None]]] = {}
+        self.notice: str | None = None
+        """What people should know of how it hears."""
         self._task: asyncio.Task[None] | None = None
 
     def watch(self, shard: int, wake: Callable[[], None]) -> Callable[[], None]:
@@ -119,23 +121,25 @@ class Listener:
                 finally:
                     await connection.close()
             except psycopg.Error as error:
-                _LOG.warning("%s: notifications are not heard: %s", self._url, error)
+                self.notice = f"notifications are not heard, it is tried again: {error}"
+                _LOG.warning("%s: %s", self._url, self.notice)
             await asyncio.sleep(_RETRY)
 
     async def _hear(self, connection: Connection) -> None:
         if not self._direct and await _is_pooled(connection):
-            _LOG.warning(
-                "%s is reached through a pooler, which passes no notifications on: the inbox is looked into "
-                "every %g s; name the server itself as listen=postgresql://… in the URL to have it at once",
-                self._url,
-                LOOK_EVERY,
+            self.notice = (
+                "the server is reached through a pooler, which passes no notifications on: what transactions "
+                f"enqueue is looked for every {LOOK_EVERY:g} s; name the server itself as "
+                "listen=postgresql://… in the URL to have it at once"
             )
+            _LOG.warning("%s: %s", self._url, self.notice)
             while True:
                 await asyncio.sleep(LOOK_EVERY)
                 cursor = await connection.execute(f"SELECT DISTINCT shard FROM {self._schema}.inbox")
                 for (shard,) in await cursor.fetchall():
                     self._wake(shard)
         await connection.execute(f'LISTEN "{self._channel}"')
+        self.notice = None
         self._wake_all()  # what came before that was not heard
         async for notification in connection.notifies():
             if notification.payload.isdigit():

@@ -231,7 +231,8 @@ class PostgresStore:
 
     def notices(self) -> list[str]:
         """Return what people should know: how the server is set up, and what was found to be lost."""
-        return [*self._notices, *self.history.notices]
+        heard = None if self._opened is None else self._opened.listener.notice
+        return [*self._notices, *self.history.notices, *([heard] if heard else [])]
 
     async def _look(self, connection: Connection) -> Facts:
         facts = await look(connection, self.schema)
