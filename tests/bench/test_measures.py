@@ -106,13 +106,16 @@ def test_a_document_takes_the_tables_between_its_markers(tmp_path: Path) -> None
         report.fill(page, "others", "new")
 
 
-def test_the_documents_show_the_same_run() -> None:
+@pytest.mark.parametrize(("marker", "file"), [("bench", "{}.json"), ("bench-stores", "{}-stores.json")])
+def test_the_documents_show_the_same_run(marker: str, file: str) -> None:
     dates = set()
     for name in ("README.md", "docs/performance.md"):
-        shown = (ROOT / name).read_text().partition("<!-- bench -->")[2].partition("<!-- /bench -->")[0]
+        shown = (
+            (ROOT / name).read_text().partition(f"<!-- {marker} -->")[2].partition(f"<!-- /{marker} -->")[0]
+        )
         dates.add(shown.partition("Measured on ")[2][:10])
     [date] = dates
-    assert (ROOT / "bench" / "results" / f"{date}.json").exists()
+    assert not date or (ROOT / "bench" / "results" / file.format(date)).exists()
 
 
 def test_peers_are_pinned_and_named_once() -> None:
