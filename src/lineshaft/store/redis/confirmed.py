@@ -6,8 +6,6 @@ has any more are swept: every row is looked at, and what commits use meanwhile c
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from lineshaft.store.redis.functions import Functions
 
 MANY = 20_000
@@ -23,13 +21,19 @@ class Confirmed:
         self.epoch = epoch
         self.digests: set[bytes] = set()
         self._touched: set[bytes] | None = None
+        self._unsettled: set[bytes] = set()
         self._left_by_last_sweep = 0
 
-    def committed(self, new: Iterable[bytes], used: Iterable[bytes]) -> None:
-        """Note what a commit has brought and used."""
-        self.digests.update(new)
+    def sending(self, used: set[bytes]) -> None:
+        """Note what a commit uses: before it is sent, for it may be applied although its answer is lost."""
+        self._unsettled = used
         if self._touched is not None:
             self._touched.update(used)
+
+    def committed(self, new: set[bytes]) -> None:
+        """Note that the commit was acknowledged, and what it has brought."""
+        self._unsettled = set()
+        self.digests.update(new)
 
     def are_many(self) -> bool:
         """Tell whether it is worth to look for what no task has any more."""
@@ -50,7 +54,7 @@ class Confirmed:
 
     def take_unused(self, used: set[bytes]) -> list[list[bytes]]:
         """Take out what nobody uses, in portions; the caller deletes it before the next commit."""
-        unused = list(self.digests - used - (self._touched or set()))
+        unused = list(self.digests - used - (self._touched or set()) - self._unsettled)
         self.digests.difference_update(unused)
         self._touched, self._left_by_last_sweep = None, len(self.digests)
         return [unused[start : start + _DIGESTS_AT_ONCE] for start in range(0, len(unused), _DIGESTS_AT_ONCE)]

@@ -141,6 +141,7 @@ class RedisStore:
             values, new, used = message(
                 ownership, batch, self._specs, confirmed=confirmed.digests, measure=fullness.is_due()
             )
+            confirmed.sending(used)
             with translated(self.url):
                 if wait:
                     # What is left of the time that an answer may take.
@@ -157,7 +158,7 @@ class RedisStore:
                     " ask for fewer by wait= in the store's URL",
                     retry_after=1,
                 )
-            confirmed.committed(new, used)
+            confirmed.committed(new)
             self.history.of(shard).reached(batch.position, batch.counters)
 
     async def continue_from(self, ownership: Ownership, position: int) -> None:
