@@ -38,6 +38,8 @@ class Line:
         """Set: nothing goes through, and nothing is said."""
         self.hangs: set[str] = set()
         """Calls of which nothing is heard, nor ever will be."""
+        self.gates: dict[str, asyncio.Event] = {}
+        """Calls that are long on their way, and are carried out when the gate opens."""
         self.refuses: set[str] = set()
         """Calls that are refused before they are carried out."""
         self.loses: set[str] = set()
@@ -64,7 +66,9 @@ class Line:
         async def call(*arguments: Any, **named: Any) -> Any:
             self.calls.append(name)
             await asyncio.sleep(0)
-            if self.cut.is_set() or name in self.hangs:
+            if name in self.gates:
+                await self.gates[name].wait()
+            elif self.cut.is_set() or name in self.hangs:
                 await asyncio.Event().wait()
             if name in self.refuses:
                 raise Unavailable("the store refused")

@@ -8,7 +8,7 @@ import pytest
 
 from lineshaft.core.commands import Cancel, Enqueue, Get, NewTask
 from lineshaft.core.task import State
-from lineshaft.errors import NotOwner, Unavailable
+from lineshaft.errors import NotFound, NotOwner, Unavailable
 from tests.cluster.crew import LEASE, SPEC, TENANTS, Crew, with_crew
 
 
@@ -154,6 +154,44 @@ async def test_who_is_taken_for_dead_while_it_gives_a_shard_away_shows_nothing_o
         with pytest.raises((NotOwner, Unavailable)):
             await read
     assert (await crew.get("t1", "x")).state is State.CANCELLED
+
+
+@with_crew("b")
+async def test_an_acquisition_that_lands_late_serves_nobody(crew: Crew) -> None:
+    [b] = crew.mates
+    line = crew.shared.line()
+    gate = line.gates["acquire"] = asyncio.Event()
+    crew.shared.line = lambda: line  # type: ignore[method-assign]
+    a = await crew.hire("a")
+    await crew.until(lambda: len(a.engine.runners) == 2, within=LEASE)
+    tenant = next(t for t in TENANTS if a.engine.has(t))
+    enqueued = a.engine.submit(Enqueue(tenant=tenant, tasks=(NewTask(id="x", spec=SPEC, given=True),)))
+    line.hangs.add("swap_roster")
+    await crew.until(lambda: b.shards == [0, 1, 2, 3], within=2 * LEASE)
+    gate.set()  # its epoch is the highest now, and the shard is another's
+    await crew.pass_time(1.0)
+    line.hangs.clear()
+    with pytest.raises(NotOwner):
+        await enqueued
+    await crew.until(lambda: crew.settled, within=3 * LEASE)
+    with pytest.raises(NotFound):
+        await crew.get(tenant, "x")
+
+
+@with_crew("a")
+async def test_a_beat_counts_from_when_it_was_sent(crew: Crew) -> None:
+    [a] = crew.mates
+    await crew.pass_time(0.1)
+    a.line.gates["swap_roster"] = asyncio.Event()
+    sent, before = crew.clock.monotonic(), a.membership.counts.beats
+    a.membership.ask()
+    await crew.pass_time(0.5 * LEASE)
+    a.line.gates.pop("swap_roster").set()  # it lands, and is answered, half a lease after it was sent
+    a.line.hangs.add("swap_roster")
+    await crew.pass_time(0.1)
+    assert a.membership.counts.beats == before + 1
+    assert a.membership.until == pytest.approx(sent + 0.6 * LEASE)
+    a.line.hangs.clear()
 
 
 @with_crew("a", "b", "c")

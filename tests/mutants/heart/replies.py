@@ -58,11 +58,15 @@ REPLIES = (
         "replies leave though another owner may have come",
         Edit(
             "engine/barrier.py",
-            "if self._valid_until != math.inf",
-            "if self._valid_until == 0",
+            "until == math.inf or until > self._monotonic()",
+            "until > 0",
         ),
         caught_by=(
-            "engine/test_reply_barrier.py::test_a_reply_waits_until_an_ownership_that_ran_out_is_confirmed",
+            "engine/test_reply_barrier.py::test_a_reply_waits_until_a_tenure_that_ran_out_is_confirmed",
+            (
+                "cluster/test_crew.py"
+                "::test_who_is_cut_off_answers_nothing_from_memory_once_another_may_have_its_shards"
+            ),
         ),
     ),
     mutant(
@@ -72,9 +76,47 @@ REPLIES = (
         caught_by=(
             (
                 "engine/test_reply_barrier.py"
-                "::test_a_commit_that_took_longer_than_the_ownership_confirms_only_what_was_computed_before"
+                "::test_a_commit_that_took_longer_than_the_tenure_confirms_only_what_was_computed_before"
             ),
         ),
+    ),
+    mutant(
+        "next-tenure-for-old-replies",
+        "what was computed before its coordinator was taken for dead leaves under its next membership",
+        Edit("engine/cluster/holdings.py:Holdings.lost", "runner.forgo()", "pass"),
+        caught_by=(
+            "cluster/test_crew.py::test_who_is_taken_for_dead_while_it_gives_a_shard_away_shows_nothing_old",
+        ),
+    ),
+    mutant(
+        "late-acquisition-serves",
+        "a shard is served though it had become another's before it was acquired",
+        Edit(
+            "engine/runner.py:Runner.take_over",
+            "snapshot = await self.store.load(self.ownership)\n"
+            "        await self._tenure.stand(self.shard_number, self.owner)",
+            "snapshot = await self.store.load(self.ownership)",
+        ),
+        caught_by=("cluster/test_crew.py::test_an_acquisition_that_lands_late_serves_nobody",),
+    ),
+    mutant(
+        "dead-unseen",
+        "members are taken for dead for a time in which nobody looked",
+        Edit("engine/cluster/sightings.py:Sightings._is_blind", "return now", "return False and now"),
+        caught_by=(
+            "cluster/test_roster.py::test_nobody_is_dead_for_whom_nobody_looked",
+            "cluster/test_crew.py::test_nobody_is_taken_for_dead_because_the_store_was_away",
+        ),
+    ),
+    mutant(
+        "tenure-from-the-answer",
+        "a beat is believed from when it was answered, not from when it was sent",
+        Edit(
+            "engine/cluster/membership.py:Membership._confirm",
+            "sent + self.lease * VALID / 1000",
+            "self._clock.monotonic() + self.lease * VALID / 1000",
+        ),
+        caught_by=("cluster/test_crew.py::test_a_beat_counts_from_when_it_was_sent",),
     ),
     mutant(
         "fenced-replies-shown",
