@@ -11,6 +11,7 @@ is handed out twice; the log begins where the copy ends.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
@@ -99,9 +100,11 @@ class Copy:
                 ) from error
         finally:
             for ownership in sources:
-                await self._source.release(ownership)
+                with contextlib.suppress(Exception):  # what went wrong before is what matters
+                    await self._source.release(ownership)
             for writer in self._writers:
-                await self._target.release(writer.ownership)
+                with contextlib.suppress(Exception):
+                    await self._target.release(writer.ownership)
 
     async def _copy(self, sources: list[Ownership]) -> Copied:
         await self._mark(data=self._source.url.encode())

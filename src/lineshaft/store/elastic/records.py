@@ -14,7 +14,7 @@ from lineshaft.core.batch import Batch, Blob, Change, Counters, Forgotten, Recor
 from lineshaft.core.task import Task
 from lineshaft.store.elastic.watermarks import Mark
 
-Kind = Literal["batch", "epoch", "release", "renewal", "prune", "move"]
+Kind = Literal["batch", "epoch", "release", "renewal", "prune", "move", "leap"]
 
 
 class Pruned(msgspec.Struct, array_like=True, frozen=True):

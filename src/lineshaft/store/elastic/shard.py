@@ -143,6 +143,10 @@ class Shard:
                 self.owner = None
             case "prune":
                 self._apply_pruning(slot, document)
+            case "leap":
+                self.position, self.nonce = document.position, b""
+                self.earliest, self.at_earliest, self.slot_of_earliest = document.position + 1, None, slot + 1
+                self.last_read = None
         if self.fresh_since is None:
             self.fresh_since = time.monotonic()
         if document.next_generation:

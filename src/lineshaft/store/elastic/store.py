@@ -104,6 +104,14 @@ class ElasticStore:
                 raise
         opened.notice(of)
 
+    async def continue_from(self, ownership: Ownership, position: int) -> None:
+        """See `base.Continues`."""
+        opened, of = self._of(ownership.shard)
+        async with of.lock:
+            if not of.attached:
+                await opened.attach(of)
+            await opened.writer.leap(of, ownership, position)
+
     # -- reading -----------------------------------------------------------------------------------
 
     async def load(self, ownership: Ownership) -> Snapshot:
@@ -229,11 +237,15 @@ class ElasticStore:
         if self._opened is None:
             return {}
         rows, size = self._opened.waiting()
-        return {
+        measured = {
             "projection_lag_rows": float(rows),
             "projection_lag_bytes": float(size),
             "projection_lag_seconds": self._opened.lag(),
         }
+        if (history := self._opened.history) is not None:
+            measured["history_waiting"] = float(history.waiting)
+            measured["history_dropped"] = float(history.dropped)
+        return measured
 
     def _ready(self) -> Opened:
         if self._opened is None:

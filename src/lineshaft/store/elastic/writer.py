@@ -84,6 +84,21 @@ class Writer:
         )
         await self._put(shard, Pending(shard.head + 1, document, encode(document)), None)
 
+    async def leap(self, shard: Shard, ownership: Ownership, position: int) -> None:
+        """Write that positions go on beyond one. The caller holds the lock."""
+        await self.settle(shard)
+        await self.require_owned(shard, ownership)
+        document = LogDocument(
+            "leap",
+            ownership.epoch,
+            ownership.owner,
+            os.urandom(16),
+            position,
+            shard.at,
+            self.next_generation(shard),
+        )
+        await self._put(shard, Pending(shard.head + 1, document, encode(document)), None)
+
     async def settle(self, shard: Shard, but: Batch | None = None) -> None:
         """Find out what became of the record whose outcome is unknown, unless it is this batch."""
         if shard.pending is None:
