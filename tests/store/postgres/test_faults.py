@@ -16,7 +16,7 @@ import pytest
 from lineshaft.core.batch import Blob
 from lineshaft.errors import Fenced, Unavailable
 from lineshaft.store.base import Rejected, Store, StoreUnusable
-from lineshaft.store.conformance.harness import SHARD, TENANT, Owner, acquire, change, row
+from lineshaft.store.conformance.harness import SHARD, TENANT, Owner, acquire, change, finished, row
 from lineshaft.store.urls import open_store
 from tests.servers import PostgresServer, postgres
 from tests.store.postgres.proxy import Proxy
@@ -99,6 +99,27 @@ async def test_answers_that_are_lost_are_asked_for_again(database: str, schema: 
         assert proxy.lost == 30
         snapshot = await owner.load()
         assert (snapshot.position, [task.seq for task in snapshot.tasks]) == (30, list(range(30)))
+        await store.close()
+
+
+async def test_what_is_pruned_is_told_once_whatever_answer_is_lost(database: str, schema: str) -> None:
+    async with Proxy(database) as proxy:
+        store = await opened(f"{proxy.url}?shards=1&schema={schema}")
+        owner = await acquire(store)
+        await owner.put(*(finished(row(seq), prune_at=seq) for seq in range(1, 61)))
+        told = 0
+        for number in range(60):
+            proxy.answers_to_lose = number % 4
+            try:
+                for census in await store.prune(owner.ownership, before=number + 1, log_before=0, limit=3):
+                    told += census.count
+            except Unavailable:
+                continue
+        proxy.answers_to_lose = 0
+        for census in await store.prune(owner.ownership, before=100, log_before=0):
+            told += census.count
+        assert told == 60
+        assert (await owner.load()).finished == []
         await store.close()
 
 

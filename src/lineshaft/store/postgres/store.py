@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,16 +25,11 @@ from lineshaft.store.postgres import schema as schemas
 from lineshaft.store.postgres import searching
 from lineshaft.store.postgres.address import Address
 from lineshaft.store.postgres.batches import prepare
-from lineshaft.store.postgres.connections import Connection, Connections, connect
+from lineshaft.store.postgres.connections import Connection, connect
 from lineshaft.store.postgres.errors import translated
 from lineshaft.store.postgres.history import History
-from lineshaft.store.postgres.inbox import Inboxes, Listener
-from lineshaft.store.postgres.reading import Reader
+from lineshaft.store.postgres.opened import Opened
 from lineshaft.store.postgres.server import Facts, look, require_fit, tier_of
-from lineshaft.store.postgres.specs import SpecNumbers
-
-COMMITTING, READING, SEARCHING = 4, 2, 2
-"""Connections for each kind of work, at most."""
 
 PRUNED_AT_ONCE = 500
 """Tasks deleted in one transaction, between which commits go on."""
@@ -50,7 +46,7 @@ class PostgresStore:
         self.shards = address.shards or 0
         self.schema = address.schema
         self._address = address
-        self._opened: _Opened | None = None
+        self._opened: Opened | None = None
         self._notices: list[str] = []
         self.history = History()
 
@@ -72,7 +68,7 @@ class PostgresStore:
                 await connection.close()
         self.shards = facts.shards
         synchronous = self._address.synchronous_commit or facts.synchronous_commit
-        self._opened = _Opened(self._address, self.shards, synchronous)
+        self._opened = Opened(self._address, self.shards, synchronous)
 
     async def inspect(self) -> str:
         """Look at the server without opening or changing anything; return the tier."""
@@ -244,7 +240,7 @@ class PostgresStore:
 
     async def _prune(
         self,
-        opened: _Opened,
+        opened: Opened,
         ownership: Ownership,
         before: int,
         log_before: int,
@@ -258,26 +254,35 @@ class PostgresStore:
             (*owned, log_before, limit),
             binary=False,
         )
-        while limit > 0:
-            portion = min(limit, PRUNED_AT_ONCE)
-            rows = await run(
-                f"SELECT * FROM {self.schema}.prune_tasks($1, $2, $3, $4, $5)", (*owned, before, portion)
-            )
-            for tenant, queue, state, tasks in rows:
-                removed[tenant, queue, State(state)] += tasks
-            if sum(row[3] for row in rows) < portion:
-                break
-            limit -= portion
         with contextlib.suppress(psycopg.errors.LockNotAvailable):  # somebody reads it for long; next time
             await run(f"SELECT {self.schema}.turn_log()", binary=False)
+        while limit > 0:
+            portion = min(limit, PRUNED_AT_ONCE)
+            # Asked for with the same nonce until it is answered, so that everything removed is told once.
+            nonce = opened.pruning.setdefault((ownership.shard, ownership.epoch), secrets.token_bytes(16))
+            try:
+                rows = await run(
+                    f"SELECT * FROM {self.schema}.prune_tasks($1, $2, $3, $4, $5, $6)",
+                    (*owned, before, portion, nonce),
+                )
+            except psycopg.OperationalError:
+                if removed:
+                    return
+                raise
+            del opened.pruning[ownership.shard, ownership.epoch]
+            for tenant, queue, state, tasks in rows:
+                removed[tenant, queue, State(state)] += tasks
+            limit -= sum(row[3] for row in rows)
+            if not rows:
+                return
 
-    def _of(self, shard: int) -> _Opened:
+    def _of(self, shard: int) -> Opened:
         opened = self._ready()
         if not 0 <= shard < self.shards:
             raise Invalid(f"there is no shard {shard}, this store has {self.shards}", field="shard")
         return opened
 
-    def _ready(self) -> _Opened:
+    def _ready(self) -> Opened:
         if self._opened is None:
             raise Unavailable("the store is closed")
         if self._opened.pid != os.getpid():
@@ -286,61 +291,6 @@ class PostgresStore:
                 "a connection does not survive a fork, open the store after it"
             )
         return self._opened
-
-
-class _Opened:
-    """What is there while the store is open."""
-
-    def __init__(self, address: Address, shards: int, synchronous: str) -> None:
-        self.pid = os.getpid()
-        self.schema = address.schema
-        self.synchronous = synchronous
-        self.committing = Connections(address.conninfo, COMMITTING)
-        self.reading = Connections(address.conninfo, READING)
-        self.searching = Connections(address.conninfo, SEARCHING)
-        self.numbers: dict[int, SpecNumbers] = {}
-        self._statements: dict[tuple[str, ...], str] = {}
-        self.inboxes = Inboxes(self.schema, self.reading)
-        self.listener = Listener(
-            address.url, address.listen or address.conninfo, self.schema, direct=address.listen is not None
-        )
-        self._readers = [Reader(self.schema, shard, self.reading) for shard in range(shards)]
-        self._loaders = [Reader(self.schema, shard, self.searching) for shard in range(shards)]
-
-    async def close(self) -> None:
-        await self.listener.close()
-        for connections in (self.committing, self.reading, self.searching):
-            await connections.close()
-
-    def reader(self, shard: int) -> Reader:
-        return self._readers[shard]
-
-    def loader(self, shard: int) -> Reader:
-        return self._loaders[shard]
-
-    def commit_statement(self, names: tuple[str, ...]) -> str:
-        """Return the statement that names these parameters; there are few kinds of commits."""
-        statement = self._statements.get(names)
-        if statement is None:
-            marks = ", ".join(f"{name} => ${number}" for number, name in enumerate(names, start=1))
-            statement = self._statements[names] = f"SELECT {self.schema}.commit_batch({marks})"
-        return statement
-
-    async def numbers_of(self, ownership: Ownership) -> SpecNumbers:
-        """Return the numbers of the shard's specs; only its owner gives new ones, so they are read once."""
-        numbers = self.numbers.get(ownership.shard)
-        if numbers is None or numbers.epoch != ownership.epoch:
-            specs = await self.reading.run(
-                f"SELECT id, tenant, data FROM {self.schema}.spec WHERE shard = $1", (ownership.shard,)
-            )
-            [(highest,)] = await self.reading.run(
-                f"SELECT greatest((SELECT max(seq) FROM {self.schema}.task_open WHERE shard = $1),"
-                f" (SELECT max(seq) FROM {self.schema}.task_ended WHERE shard = $1), -9223372036854775808)",
-                (ownership.shard,),
-            )
-            numbers = SpecNumbers(ownership.epoch, specs, highest)
-            self.numbers[ownership.shard] = numbers
-        return numbers
 
 
 def _named(ownership: Ownership) -> tuple[Any, ...]:

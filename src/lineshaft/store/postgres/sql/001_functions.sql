@@ -285,22 +285,32 @@ BEGIN
 END $$;
 
 -- Pruning holds up commits of its shard, and an acquisition, for as long as a portion takes.
-CREATE FUNCTION @.prune_tasks(p_shard int2, p_epoch int8, p_owner bytea, p_before int8, p_limit int8)
+-- With the nonce of the portion that was pruned last it is told again what that was: whoever counts what is left
+-- may have missed the answer.
+CREATE FUNCTION @.prune_tasks(
+    p_shard int2, p_epoch int8, p_owner bytea, p_before int8, p_limit int8, p_nonce bytea
+)
 RETURNS TABLE (tenant text, queue text, state int2, tasks int8)
 LANGUAGE plpgsql
 SET enable_seqscan = off SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     due int8[];
+    result jsonb;
+    last_nonce bytea;
 BEGIN
-    PERFORM FROM @.shard AS s WHERE s.id = p_shard FOR SHARE;
+    SELECT s.prune_nonce, s.pruned INTO last_nonce, result FROM @.shard AS s
+        WHERE s.id = p_shard FOR NO KEY UPDATE;
     PERFORM @.require_owned(p_shard, p_epoch, p_owner);
-    SELECT array_agg(d.seq) INTO due FROM (
-        SELECT t.seq FROM @.task_ended AS t WHERE t.shard = p_shard AND t.prune_at <= p_before
-        ORDER BY t.prune_at, t.seq LIMIT p_limit
-    ) AS d;
-    PERFORM @.forget_blobs(p_shard, due);
-    RETURN QUERY
+    IF last_nonce <> p_nonce THEN
+        SELECT array_agg(d.seq) INTO due FROM (
+            SELECT t.seq FROM @.task_ended AS t WHERE t.shard = p_shard AND t.prune_at <= p_before
+            ORDER BY t.prune_at, t.seq LIMIT p_limit
+        ) AS d;
+        IF due IS NULL THEN
+            RETURN;
+        END IF;
+        PERFORM @.forget_blobs(p_shard, due);
         WITH gone AS (
             DELETE FROM @.task_ended WHERE ctid = ANY (ARRAY(
                 SELECT x.ctid FROM unnest(due) AS u (seq) CROSS JOIN LATERAL (
@@ -312,9 +322,15 @@ BEGIN
         ), told AS (
             UPDATE @.census AS c SET tasks = c.tasks - n.tasks FROM counted AS n
             WHERE c.shard = p_shard AND c.spec = n.spec AND c.state = n.state
+        ), summed AS (
+            SELECT s.tenant, s.queue, n.state, sum(n.tasks)::int8 AS tasks FROM counted AS n
+            JOIN @.spec AS s ON s.shard = p_shard AND s.id = n.spec GROUP BY s.tenant, s.queue, n.state
         )
-        SELECT s.tenant, s.queue, n.state, sum(n.tasks)::int8 FROM counted AS n
-        JOIN @.spec AS s ON s.shard = p_shard AND s.id = n.spec GROUP BY s.tenant, s.queue, n.state;
+        SELECT jsonb_agg(m) INTO result FROM summed AS m;
+        UPDATE @.shard AS s SET prune_nonce = p_nonce, pruned = result WHERE s.id = p_shard;
+    END IF;
+    RETURN QUERY
+        SELECT r.* FROM jsonb_to_recordset(result) AS r (tenant text, queue text, state int2, tasks int8);
 END $$;
 
 CREATE FUNCTION @.expire_results(p_shard int2, p_epoch int8, p_owner bytea, p_before int8, p_limit int8)

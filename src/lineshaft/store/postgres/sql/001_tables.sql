@@ -21,7 +21,9 @@ CREATE TABLE @.shard (
     owner bytea,
     nonce bytea NOT NULL DEFAULT '',
     counters bytea NOT NULL DEFAULT '',
-    history text NOT NULL DEFAULT ''
+    history text NOT NULL DEFAULT '',
+    prune_nonce bytea NOT NULL DEFAULT '',
+    pruned jsonb NOT NULL DEFAULT '[]'
 ) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
 
 CREATE TABLE @.spec (
