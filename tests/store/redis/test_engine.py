@@ -13,7 +13,7 @@ from lineshaft.engine import Engine
 from lineshaft.errors import NotFound, Retryable
 from lineshaft.store.base import notices_of
 from lineshaft.store.urls import open_store
-from tests.servers import KeyValueServer, promote, valkey_pair
+from tests.servers import KeyValueServer, promote, valkey, valkey_pair
 from tests.store.redis.relay import Relay
 
 T = "acme"
@@ -54,6 +54,50 @@ async def fail_over(primary: KeyValueServer, replica: KeyValueServer) -> None:
             assert found.task.state.word == "completed"
             [notice] = notices_of(store)
             assert "acknowledged by this coordinator, gone" in notice
+
+
+def test_everything_acknowledged_is_done_over_kills_and_freezes_of_the_server() -> None:
+    with valkey(private=True) as server:
+        asyncio.run(work_through_trouble(server))
+
+
+async def work_through_trouble(server: KeyValueServer) -> None:
+    store = open_store(server.fresh(), shards="2", timeout="0.5")
+    async with Engine(store, address="http://127.0.0.1:7077") as engine:
+        ids = [f"task-{number}" for number in range(300)]
+        enough = asyncio.Event()
+        done: set[str] = set()
+
+        async def produce(part: list[str]) -> None:
+            for id in part:
+                await enqueue(engine, id)
+
+        async def work(name: str) -> None:
+            while len(done) < len(ids):
+                claimed = await ask(engine, Claim(tenant=T, claim_id=f"{name}-{len(done)}", max=5))
+                ops = [Complete(task_id=t.id, token=lease_token(t), result=b"1") for t in claimed.tasks]
+                if ops:
+                    await ask(engine, Report(tenant=T, items=tuple(ops)))
+                    done.update(op.task_id for op in ops)
+                else:
+                    await asyncio.sleep(0.01)  # what was leased and not heard of comes back with its claim id
+                if len(done) > 50:
+                    enough.set()
+
+        working = [asyncio.create_task(each) for each in (*(produce(ids[n::4]) for n in range(4)), work("w"))]
+        await enough.wait()
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.restart)
+        server.freeze()
+        more = asyncio.create_task(enqueue(engine, "more"))
+        while all(shard.not_answering_since is None for shard in engine.health().shards):
+            await asyncio.sleep(0.02)  # until an answer has taken longer than it may
+        server.thaw()
+        await more
+        await asyncio.gather(*working)
+        for id in ids:
+            assert (await ask(engine, Get(tenant=T, id=id))).task.state.word == "completed"
+        assert notices_of(store) == []
 
 
 def fence(task: Task) -> int:
