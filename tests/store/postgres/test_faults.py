@@ -250,6 +250,24 @@ async def test_a_statement_that_runs_into_its_time_limit_is_unavailable(
     await store.close()
 
 
+async def test_a_server_that_was_demoted_is_connected_to_anew(postgres_url: str) -> None:
+    store = await opened(f"{postgres_url}?shards=1")
+    owner = await acquire(store)
+    await owner.put(row(1))
+    await store.close()
+    name = postgres_url.rpartition("/")[2]
+    with psycopg.connect(postgres_url, autocommit=True) as other:
+        other.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        await store.open(address="a")
+        batch = owner.batch(tasks=[row(2)])
+        with pytest.raises(Unavailable, match="target_session_attrs"):
+            await store.commit(owner.ownership, batch)
+        other.execute("SET default_transaction_read_only = off")
+        other.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+    await store.commit(owner.ownership, batch)
+    await store.close()
+
+
 async def test_tables_that_are_gone_are_named(
     database: str, store_url: Callable[..., str], schema: str
 ) -> None:

@@ -72,6 +72,9 @@ class Connections:
             async with self._one() as (connection, kept):
                 try:
                     return await work(connection)
+                except psycopg.errors.ReadOnlySqlTransaction:
+                    await connection.close()  # the server was demoted: another connection may lead elsewhere
+                    raise
                 except psycopg.OperationalError:
                     if not kept or not connection.closed or self._closed:
                         raise
