@@ -98,11 +98,17 @@ async def serve(
 
 
 def _described(coordinator: Coordinator) -> dict[str, object]:
-    store = coordinator.engine.store
+    store, membership = coordinator.engine.store, coordinator.engine.membership
+    shared = (
+        {}
+        if membership is None
+        else {"address": coordinator.engine.address, "coordinators": len(membership.roster.members)}
+    )
     return {
         "url": coordinator.url,
         "store": store.url,
         "tier": store.tier,
         "version": version(),
         "pid": os.getpid(),
+        **shared,
     }

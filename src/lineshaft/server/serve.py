@@ -63,8 +63,13 @@ class Coordinator:
     @property
     def startup_line(self) -> str:
         """Return the one line to print: address, store, what a 2xx survives."""
-        store = self.engine.store
-        return f"lineshaft {__version__} serves {self.url}, store {store.url}, durability: {store.tier}"
+        store, membership = self.engine.store, self.engine.membership
+        line = f"lineshaft {__version__} serves {self.url}, store {store.url}, durability: {store.tier}"
+        if membership is None:
+            return line
+        return (
+            f"{line}, one of {len(membership.roster.members)} coordinators, reached at {self.engine.address}"
+        )
 
     def stop(self) -> None:
         """Begin to shut down: no new connections, waits are answered, requests under way are finished."""
