@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from lineshaft.core.batch import Blob, Counters
 from lineshaft.errors import Fenced, Unavailable
-from lineshaft.store.base import Query, Store
+from lineshaft.store.base import Query
 from lineshaft.store.conformance.harness import (
     NOW,
     SHARD,
@@ -24,48 +24,10 @@ from lineshaft.store.conformance.harness import (
 )
 from lineshaft.store.elastic import records
 from lineshaft.store.elastic.records import LogDocument
-from lineshaft.store.urls import open_store
-from tests.servers import SearchServer
-from tests.store.elastic.gate import HOLD, SWALLOW, Gate
+from tests.store.elastic.gate import HOLD, SWALLOW
+from tests.store.elastic.place import Place, seqs
 
 Answered = tuple[int, dict[str, str]]
-
-
-class Place:
-    """An empty store on a node, and all the objects that open it."""
-
-    def __init__(self, server: SearchServer, gate: Gate) -> None:
-        self.server = server
-        self.gate = gate
-        self.prefix = server.fresh().rpartition("/")[2]
-        self._stores: list[Store] = []
-
-    async def store(self, *, through_gate: bool = False) -> Any:
-        port = self.gate.port if through_gate else self.server.port
-        store = open_store(f"{self.server.scheme}://127.0.0.1:{port}/{self.prefix}?shards=1")
-        await store.open(address="a")
-        self._stores.append(store)
-        return store
-
-    async def slot(self, slot: int) -> Any:
-        path = f"/{self.prefix}-log-000001/_doc/{SHARD}-{slot}"
-        return (await asyncio.to_thread(self.server.request, "GET", path)).json
-
-    async def ask(self, method: str, path: str, body: object = None) -> Any:
-        return await asyncio.to_thread(self.server.request, method, f"/{self.prefix}{path}", body)
-
-    async def close(self) -> None:
-        for store in self._stores:
-            await store.close()
-        await asyncio.to_thread(self.server.drop, self.prefix)
-
-
-@pytest.fixture
-async def place(opensearch_server: SearchServer) -> AsyncIterator[Place]:
-    async with Gate(opensearch_server.port) as gate:
-        place = Place(opensearch_server, gate)
-        yield place
-        await place.close()
 
 
 def creates(does: Any) -> Callable[[str, str], Any]:
@@ -75,10 +37,6 @@ def creates(does: Any) -> Callable[[str, str], Any]:
 
 def through(method: str, path: str) -> None:
     return None
-
-
-async def seqs(owner: Owner) -> list[int]:
-    return [task.seq for task in (await owner.load()).tasks]
 
 
 # -- one slot, one record ------------------------------------------------------------------------------

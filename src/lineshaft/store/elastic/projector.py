@@ -98,6 +98,8 @@ class Projector:
                 if self._shard.projected >= slot:
                     return
                 await self._written.wait()
+            if not self._shard.attached:
+                raise Unavailable("the shard is another's by now")
             if self._shard.projected < slot and self.trouble is not None:
                 raise Unavailable(self.trouble, retry_after=1.0)
 
@@ -150,6 +152,7 @@ class Projector:
                 await self._tell()
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
+                continue  # whoever waits since hears of the next try
             await self._tell()
 
     async def _tell(self) -> None:
