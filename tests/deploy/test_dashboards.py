@@ -24,17 +24,28 @@ TYPES = ("index-pattern", "search", "visualization", "dashboard")
 Saved = dict[str, Any]
 
 
-def fields_of(properties: dict[str, Any], prefix: str = "") -> Iterator[str]:
+def fields_of(properties: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield all fields with their types."""
     for name, field in properties.items():
         if "properties" in field:
             yield from fields_of(field["properties"], f"{prefix}{name}.")
         else:
-            yield prefix + name
+            yield prefix + name, field["type"]
 
 
-FIELDS = {
-    Names("lineshaft").all_tasks: set(fields_of(TASKS["mappings"]["properties"])),
-    HistoryNames("lineshaft").pattern: set(fields_of(mapping()["properties"])),
+TYPES_OF = {
+    Names("lineshaft").all_tasks: dict(fields_of(TASKS["mappings"]["properties"])),
+    HistoryNames("lineshaft").pattern: dict(fields_of(mapping()["properties"])),
+}
+FIELDS = {pattern: set(fields) for pattern, fields in TYPES_OF.items()}
+
+NUMBERS = {"long", "integer"}
+AGGREGATED = {
+    "terms": {"keyword"},
+    "date_histogram": {"date"},
+    "percentiles": NUMBERS,
+    "max": {*NUMBERS, "date"},
+    "min": {*NUMBERS, "date"},
 }
 
 
@@ -119,6 +130,15 @@ def test_every_field_is_in_the_mapping(saved: list[Saved]) -> None:
         assert query["language"] == "kuery"
         used |= set(re.findall(r"([@\w.]+):", query["query"]))
         assert used <= fields, f"{each['id']}: {used - fields}"
+
+
+def test_aggregations_fit_the_types_of_their_fields(saved: list[Saved]) -> None:
+    for each in saved:
+        if each["type"] == "visualization":
+            types = TYPES_OF[pattern_of(each, saved)]
+            for one in json.loads(each["attributes"]["visState"])["aggs"]:
+                if one["type"] != "count":
+                    assert types[one["params"]["field"]] in AGGREGATED[one["type"]], f"{each['id']}: {one}"
 
 
 def test_queries_ask_for_words_that_there_are(saved: list[Saved]) -> None:
