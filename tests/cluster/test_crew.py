@@ -178,6 +178,39 @@ async def test_an_acquisition_that_lands_late_serves_nobody(crew: Crew) -> None:
         await crew.get(tenant, "x")
 
 
+@with_crew()
+async def test_who_joins_while_another_still_loads_harms_nobody(crew: Crew) -> None:
+    line = crew.shared.line()
+    gate = line.gates["load"] = asyncio.Event()
+    crew.shared.line, lines = (lambda: line), crew.shared.line  # type: ignore[method-assign]
+    loading = asyncio.ensure_future(crew.hire("a"))
+    await crew.until(lambda: "load" in line.calls, within=1.0)
+    crew.shared.line = lines  # type: ignore[method-assign]
+    await crew.hire("b")
+    await crew.pass_time(0.5)
+    gate.set()
+    await loading
+    await crew.until(lambda: crew.settled, within=LEASE)
+
+
+@with_crew()
+async def test_who_is_taken_for_dead_while_it_loads_takes_part_all_the_same(crew: Crew) -> None:
+    line = crew.shared.line()
+    gate = line.gates["load"] = asyncio.Event()
+    crew.shared.line, lines = (lambda: line), crew.shared.line  # type: ignore[method-assign]
+    loading = asyncio.ensure_future(crew.hire("a"))
+    await crew.until(lambda: "load" in line.calls, within=1.0)
+    crew.shared.line = lines  # type: ignore[method-assign]
+    line.hangs.add("swap_roster")  # as if the load blocked its event loop
+    b = await crew.hire("b")
+    await crew.until(lambda: b.shards == [0, 1, 2, 3], within=2 * LEASE)
+    line.hangs.clear()
+    gate.set()
+    await loading
+    await crew.until(lambda: crew.settled, within=2 * LEASE)
+    assert sorted(len(mate.shards) for mate in crew.mates) == [2, 2]
+
+
 @with_crew("a")
 async def test_a_beat_counts_from_when_it_was_sent(crew: Crew) -> None:
     [a] = crew.mates

@@ -11,6 +11,7 @@ from lineshaft.engine.cluster import roster as steps
 from lineshaft.engine.cluster.membership import Evicted, Membership
 from lineshaft.engine.cluster.roster import Member
 from lineshaft.engine.runner import Runner
+from lineshaft.errors import Fenced, NotOwner
 
 _LOG = logging.getLogger("lineshaft.engine")
 
@@ -55,8 +56,9 @@ class Holdings:
         """Take up what the roster gives us at the start. Raises what the store raises where that fails."""
         id = self.membership.id
         fresh = [self._add(shard, id) for shard in self.membership.roster.shards_of(id)]
-        self._is_open = True
         await asyncio.gather(*(self._start(runner) for runner in fresh))
+        # Others may have joined meanwhile: what is theirs goes to them loaded, not half-way.
+        self._is_open = True
         self.changed()
 
     async def give_all_away(self) -> None:
@@ -139,8 +141,15 @@ class Holdings:
         return runner
 
     async def _start(self, runner: Runner) -> None:
-        await runner.start()
-        self._served(runner.shard_number)
+        shard = runner.shard_number
+        try:
+            await runner.start()
+        except (Fenced, NotOwner):  # while it was loaded the others took us for dead
+            if self._runners.get(shard) is runner:
+                self._drop(shard)
+            return
+        if self._runners.get(shard) is runner:
+            self._served(shard)
 
     def _served(self, shard: int) -> None:
         self.taken += 1
