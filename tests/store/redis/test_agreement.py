@@ -30,4 +30,4 @@ class ValkeyAgrees(StoresAgree):
         return open_store(ValkeyAgrees.database, shards="1", prefix=self.prefix)
 
 
-TestValkeyAgrees = agreement(ValkeyAgrees, examples=30)
+TestValkeyAgrees = agreement(ValkeyAgrees, examples=20)

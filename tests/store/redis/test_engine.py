@@ -73,7 +73,7 @@ async def work_through_trouble(server: KeyValueServer) -> None:
                 await enqueue(engine, id)
 
         async def work(name: str) -> None:
-            while len(done) < len(ids):
+            while not done.issuperset(ids):
                 claimed = await ask(engine, Claim(tenant=T, claim_id=f"{name}-{len(done)}", max=5))
                 ops = [Complete(task_id=t.id, token=lease_token(t), result=b"1") for t in claimed.tasks]
                 if ops:
@@ -90,7 +90,7 @@ async def work_through_trouble(server: KeyValueServer) -> None:
         await asyncio.to_thread(server.restart)
         server.freeze()
         more = asyncio.create_task(enqueue(engine, "more"))
-        while all(shard.not_answering_since is None for shard in engine.health().shards):
+        while all(shard.not_answering_since is None for shard in engine.health().shards):  # noqa: ASYNC110
             await asyncio.sleep(0.02)  # until an answer has taken longer than it may
         server.thaw()
         await more
