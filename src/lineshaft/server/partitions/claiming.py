@@ -53,7 +53,8 @@ class Claiming:
         """`turn` is that of a worker with resources."""
         self.superseded = False
         """A later claim with its `claim_id` is given the same tasks."""
-        self._turn = turn
+        self.turn = turn
+        self._has_turn = False
         self._handles: dict[int, Handle] = {}
         self._parts = parts
         self._identity = identity
@@ -100,14 +101,16 @@ class Claiming:
         return self._answer()
 
     async def _claim(self, start: int) -> None:
-        if self._turn is None:
+        if self.turn is None:
             await self._go_on_claiming(start)
             return
-        await self._turn.begin()
+        await self.turn.begin()
+        self._has_turn = True
         try:
             await self._go_on_claiming(start)
         finally:
-            self._turn.end()
+            if self._has_turn:
+                self.turn.end()
 
     async def _go_on_claiming(self, start: int) -> None:
         await self._look_at_resources()
@@ -125,8 +128,11 @@ class Claiming:
             wait, began = min(left, patience), self._parts.now()
             if not await self._stand(wait):
                 return
-            if self._turn is not None:
-                await self._turn.let_pass()
+            if self.turn is not None:
+                self._has_turn = False
+                self.turn.end()
+                await self.turn.go_on()
+                self._has_turn = True
                 await self._look_at_resources()
             left -= max(1, self._parts.now() - began)
 
@@ -161,7 +167,7 @@ class Claiming:
         One that answers early and with nothing sends the claimer away, as where a repeated claim took over.
         """
         began = self._parts.now()
-        interrupted = None if self._turn is None else self._turn.stand()
+        interrupted = None if self.turn is None else self.turn.stand()
         asked = {
             partition: asyncio.ensure_future(self._ask(partition, most=self._command.max, wait=wait))
             for partition in range(self._parts.count)

@@ -5,57 +5,42 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
 
 import msgspec
 
-from lineshaft.errors import Invalid, LineshaftError, NotFound
-from lineshaft.server import fields, views
+from lineshaft.errors import Invalid, LineshaftError
+from lineshaft.server import fields
 from lineshaft.server.change_calls import Followed
 from lineshaft.server.identity import Identity
 from lineshaft.server.partitions import merging
-from lineshaft.server.partitions.claiming import Claiming
 from lineshaft.server.partitions.following import follow_all
 from lineshaft.server.partitions.measuring import queue_states, stats_reply
 from lineshaft.server.partitions.pages import page_of
-from lineshaft.server.partitions.parts import Parts
-from lineshaft.server.partitions.tokens import bare
-from lineshaft.server.partitions.turns import Turn
+from lineshaft.server.partitions.working import Working
 from lineshaft.server.task_calls import DEFAULT_LIMIT, bulk_error, checked_sort
-from lineshaft.server.worker_calls import Requester, merged_claim
+from lineshaft.server.worker_calls import Requester
 from lineshaft.wire import (
     BulkAnswer,
     BulkItem,
     Call,
     Changes,
     ChangesQuery,
-    Claim,
-    ClaimedTask,
-    ClaimedTasks,
-    ClaimQuery,
-    Drain,
     Enqueue,
     EnqueueQuery,
     ErrorInfo,
     GetQuery,
-    ItemAnswer,
     Queue,
-    Report,
-    Reported,
     Scale,
     Search,
     Stats,
     SweepQuery,
     Swept,
     TaskPage,
-    Worker,
-    WorkerInfo,
-    WorkerList,
     raw,
 )
 
 if TYPE_CHECKING:
-    from lineshaft.server.calls import Calls
+    pass
 
 _BY_ID = {"patch", "retry", "promote", "delete", "history", "explain"}
 _BY_LEASE = {"start", "heartbeat", "complete", "fail", "release", "snooze", "cancel"}
@@ -64,18 +49,8 @@ _QUEUES = {"queue", "put_queue", "pause_queue", "resume_queue", "close_queue", "
 _DEFAULT_CHANGES = 1_000
 
 
-class Partitioned:
+class Partitioned(Working):
     """One tenant of `count` partitions. Takes the calls that `Calls.call` takes, of that tenant."""
-
-    def __init__(self, calls: Calls, tenant: str, count: int) -> None:
-        self.parts = Parts(calls, tenant, count)
-        self.count = count
-        self._calls = calls
-        self._turn = 0
-        self._turns: WeakValueDictionary[tuple[str, str | None], Turn] = WeakValueDictionary()
-        """Of workers with resources that claim, by id and incarnation."""
-        self._claims: WeakValueDictionary[str, Claiming] = WeakValueDictionary()
-        """Claims under way that have an id."""
 
     def call(
         self,
@@ -102,12 +77,6 @@ class Partitioned:
         return method(identity, id=id, query=query, body=body, traceparent=traceparent, requester=requester)
 
     # -- by id -------------------------------------------------------------------------------------
-
-    def _of_lease(self, identity: Identity, name: str, id: str, body: Any) -> Coroutine[Any, Any, Any]:
-        partition = self.parts.of(id)
-        if body is not None and body.lease_token is not None:
-            body = msgspec.structs.replace(body, lease_token=bare(partition, body.lease_token))
-        return self.parts.ask(partition, identity, name, id=id, body=body)
 
     async def _call_get(self, identity: Identity, *, id: str, query: GetQuery | None, **_: Any) -> Any:
         if query is not None and query.min_position is not None:
@@ -173,16 +142,6 @@ class Partitioned:
             position=max(answer.position for answer in answers),
         )
 
-    async def _each(
-        self, identity: Identity, name: str, bodies: dict[int, Any], traceparent: str | None = None
-    ) -> list[Any]:
-        """Make a call of some partitions, each with a body of its own; all are done, or it raises."""
-        asked = [
-            self.parts.ask(partition, identity, name, body=body, traceparent=traceparent)
-            for partition, body in bodies.items()
-        ]
-        return merging.all_of(await asyncio.gather(*asked, return_exceptions=True))
-
     # -- finding and following ---------------------------------------------------------------------
 
     async def _call_find(self, identity: Identity, *, query: Search | None, **_: Any) -> TaskPage:
@@ -223,145 +182,6 @@ class Partitioned:
             return await self.parts.follow(partition, identity, after, limit=limit, wait=wait)
 
         return await follow_all(follow, partitions=self.count, after=after, limit=limit, wait=wait)
-
-    # -- workers -----------------------------------------------------------------------------------
-
-    async def _call_claim(
-        self,
-        identity: Identity,
-        *,
-        query: ClaimQuery | None,
-        body: Claim | None,
-        requester: Requester | None,
-        **_: Any,
-    ) -> ClaimedTasks | ClaimedTask | None:
-        claim = merged_claim(query or ClaimQuery(), body or Claim())
-        answer = await self.lease(identity, claim, requester)
-        if claim.max is not None:
-            return answer
-        if not answer.tasks:
-            return None
-        if len(answer.tasks) > 1:
-            raise Invalid("this claim_id was given several tasks: repeat it with its max", field="max")
-        [task] = answer.tasks
-        task.position = answer.position
-        return task
-
-    async def lease(
-        self,
-        identity: Identity,
-        claim: Claim,
-        requester: Requester | None = None,
-        *,
-        most: int | None = None,
-        wait: int | None = None,
-    ) -> ClaimedTasks:
-        """Claim in all partitions; `most` and `wait` (ms) replace what the claim says."""
-        claiming = self._claiming(identity, claim, most=most, wait=wait)
-        self._turn = (self._turn + 1) % self.count
-        return await claiming.run(requester, start=self._turn)
-
-    async def held(self, identity: Identity, claim: Claim) -> tuple[list[str], ClaimedTasks]:
-        """Tell all partitions what a worker holds; return what of it still stands, and what they say."""
-        claiming = self._claiming(identity, claim)
-        held = await claiming.held()
-        return held, claiming.answer
-
-    def _claiming(
-        self, identity: Identity, claim: Claim, *, most: int | None = None, wait: int | None = None
-    ) -> Claiming:
-        command = self._calls.claim_command(identity, claim, park=False)
-        if most is not None:
-            command = msgspec.structs.replace(command, max=most)
-        wait = fields.wait(claim.wait) if wait is None else wait
-        turn = None
-        if command.worker is not None and command.worker.resources:
-            who = (command.worker.id, command.worker.incarnation)
-            turn = self._turns.get(who)
-            if turn is None:
-                turn = self._turns[who] = Turn()
-        claiming = Claiming(self.parts, identity, command, wait=wait, turn=turn)
-        if command.claim_id is not None:
-            first = self._claims.get(command.claim_id)
-            if first is not None:
-                first.superseded = True
-            self._claims[command.claim_id] = claiming
-        return claiming
-
-    async def _call_report(
-        self, identity: Identity, *, body: Report, requester: Requester | None, **_: Any
-    ) -> Reported:
-        return await self.report(identity, body, requester)
-
-    async def report(self, identity: Identity, body: Report, requester: Requester | None = None) -> Reported:
-        """Apply items, those of each partition in order; then claim, without waiting where there were any."""
-        claiming = None
-        if body.claim is not None:
-            try:
-                claiming = self._claiming(identity, body.claim, wait=0 if body.items else None)
-            except LineshaftError as error:
-                error.field = "claim" if error.field is None else f"claim.{error.field}"
-                raise
-        items, position = await self._apply(identity, body.items) if body.items or not claiming else ([], 0)
-        if claiming is None:
-            return Reported(items=items, tasks=[], position=position)
-        self._turn = (self._turn + 1) % self.count
-        claimed = await claiming.run(requester, start=self._turn)
-        return Reported(
-            items=items,
-            tasks=claimed.tasks,
-            position=max(position, claimed.position),
-            directive=claimed.directive,
-        )
-
-    async def _apply(self, identity: Identity, items: Sequence[Any]) -> tuple[list[ItemAnswer], int]:
-        told: dict[int, ItemAnswer] = {}
-        split: dict[int, list[int]] = {}
-        bodies: dict[int, Report] = {}
-        for index, item in enumerate(items):
-            if isinstance(item, LineshaftError):
-                told[index] = views.item_answer(item)
-            else:
-                split.setdefault(self.parts.of(item.task_id), []).append(index)
-        for of, part in (split or {0: []}).items():
-            bodies[of] = Report(items=[_unmarked(of, items[index]) for index in part])
-        answers: list[Reported] = await self._each(identity, "report", bodies)
-        for part, answer in zip(split.values(), answers, strict=False):
-            told.update(zip(part, answer.items, strict=True))
-        return [told[index] for index in range(len(items))], max(answer.position for answer in answers)
-
-    def give_back(self, identity: Identity, tasks: Sequence[ClaimedTask]) -> None:
-        """See `Calls.give_back`."""
-        self.parts.give_back(identity, tasks)
-
-    async def _call_workers(self, identity: Identity, **_: Any) -> WorkerList:
-        return merging.workers(await self.parts.all(identity, "workers"))
-
-    async def _call_drain(self, identity: Identity, *, id: str, body: Drain | None, **_: Any) -> WorkerInfo:
-        """Drain everywhere; where a partition has not heard of the worker yet it is told of it first."""
-        body = body or Drain()
-        asked = [self.parts.ask(p, identity, "drain", id=id, body=body) for p in range(self.count)]
-        answers = await asyncio.gather(*asked, return_exceptions=True)
-        known = [answer for answer in answers if isinstance(answer, WorkerInfo)]
-        if known and len(known) < self.count:
-            latest = max(known, key=lambda each: each.seen_at)
-            missing = [p for p, answer in enumerate(answers) if isinstance(answer, NotFound)]
-            await asyncio.gather(*(self._introduce(identity, p, latest) for p in missing))
-            asked = [self.parts.ask(p, identity, "drain", id=id, body=body) for p in missing]
-            again = await asyncio.gather(*asked, return_exceptions=True)
-            answers = [each for each in answers if not isinstance(each, NotFound)] + again
-        return merging.worker(merging.all_of(answers))
-
-    async def _introduce(self, identity: Identity, partition: int, info: WorkerInfo) -> None:
-        worker = Worker(
-            id=info.worker_id,
-            incarnation=info.incarnation,
-            capabilities=info.capabilities,
-            resources=dict(info.free),
-        )
-        command = self._calls.claim_command(identity, Claim(worker=worker), park=False)
-        nothing = msgspec.structs.replace(command, max=0)
-        await self.parts.lease(partition, identity, nothing, wait=0)
 
     # -- all of them -------------------------------------------------------------------------------
 
@@ -417,7 +237,3 @@ def _unnamed(item: BulkItem) -> BulkItem:
     error = msgspec.json.decode(bytes(item.error), type=ErrorInfo)
     error.task_id = None
     return BulkItem(status=item.status, error=raw(error))
-
-
-def _unmarked(partition: int, item: Any) -> Any:
-    return msgspec.structs.replace(item, lease_token=bare(partition, item.lease_token))
