@@ -44,8 +44,11 @@ class Pruning:
         runner = self._runner
         while True:
             await runner.clock.sleep(runner.limits.prune_every / 1000)
+            if runner.state != "serving" or runner.intake.stalled:
+                continue
+            runner.intake.now()  # so that a jump of the wall clock is believed some day, though nobody asks
             # A shard that never held anything is left alone: most of an idle coordinator's are of that kind.
-            if runner.state == "serving" and not runner.intake.stalled and runner.barrier.durable:
+            if runner.barrier.durable:
                 self._round = asyncio.get_running_loop().create_task(self.run_once())
                 try:
                     await asyncio.wait([self._round])
