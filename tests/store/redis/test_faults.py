@@ -314,6 +314,25 @@ class TestFailover:
             last = await put(owner, seq)
         return owner, last
 
+    def test_a_name_that_leads_to_another_primary_is_looked_up_again(self) -> None:
+        with split_pair() as (primary, replica):
+            asyncio.run(self.move_the_name(primary, replica))
+
+    async def move_the_name(self, primary: KeyValueServer, replica: KeyValueServer) -> None:
+        async with Relay(primary.port) as relay, opened(f"valkey://127.0.0.1:{relay.port}") as store:
+            owner = await acquire(store)
+            await asyncio.gather(*(store.get(SHARD, []) for _ in range(5)), put(owner, 1))
+            with primary.client() as client:
+                await asyncio.to_thread(client.wait, 1, 10_000)
+                await asyncio.to_thread(promote, replica)
+                client.execute_command("REPLICAOF", "127.0.0.1", str(replica.port))
+            relay.target = replica.port  # whoever is connected stays so
+            batch = owner.batch(tasks=[row(2)])
+            with pytest.raises(Unavailable, match="read-only replica"):
+                await store.commit(owner.ownership, batch)
+            await store.commit(owner.ownership, batch)
+            assert [task.seq for task in (await owner.load()).tasks] == [1, 2]
+
     def test_with_wait_a_commit_waits_for_replicas(self) -> None:
         with split_pair() as (primary, replica):
             asyncio.run(self.wait_for_replicas(primary, replica))

@@ -12,11 +12,13 @@ from importlib.util import find_spec
 from typing import Any, Protocol
 
 from lineshaft.errors import Invalid
+from lineshaft.store.redis.errors import code_of
 from lineshaft.store.redis.options import Options
 
 Command = Sequence[Any]
 
 _IDLE_KEPT = 32
+_DEMOTED = ("READONLY", "MASTERDOWN")
 
 
 class Client(Protocol):
@@ -86,12 +88,16 @@ class ServerClient:
         return await self.call("", command)
 
     async def close(self) -> None:
-        connections = [*self._idle, *self._busy]
-        self._idle.clear()
-        for connection in connections:
+        await self._forget_idle()
+        for connection in list(self._busy):
             await connection.disconnect(nowait=True)
         for sentinel in self._sentinels.sentinels if self._sentinels is not None else ():
             await sentinel.aclose()
+
+    async def _forget_idle(self) -> None:
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await connection.disconnect(nowait=True)
 
     async def _exchange(self, connection: Any, commands: Sequence[Command]) -> list[Any]:
         self._busy.add(connection)
@@ -108,7 +114,10 @@ class ServerClient:
                     answers.append(await connection.read_response())
                 except self._refused as error:
                     refusal = refusal or error
-            sound = connection.is_connected
+            if refusal is not None and code_of(refusal) in _DEMOTED:
+                await self._forget_idle()  # the name may be another server's by now
+            else:
+                sound = connection.is_connected
         finally:
             self._busy.discard(connection)
             if sound and len(self._idle) < _IDLE_KEPT:
