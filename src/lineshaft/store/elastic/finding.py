@@ -11,7 +11,6 @@ import msgspec
 
 from lineshaft.core.batch import Blob, Census, Record
 from lineshaft.core.task import STATE_WORDS, STATES_BY_WORD, State, Task
-from lineshaft.errors import Unavailable
 from lineshaft.store.elastic.client import SEARCH, Client
 from lineshaft.store.elastic.documents import unpack
 from lineshaft.store.elastic.months import Months
@@ -121,15 +120,6 @@ class _Count(msgspec.Struct):
     count: int = 0
 
 
-class _Shards(msgspec.Struct):
-    failed: int = 0
-
-
-class _Flushed(msgspec.Struct):
-    shards: _Shards = msgspec.field(name="_shards", default_factory=_Shards)
-
-
-_flushed = msgspec.json.Decoder(_Flushed).decode
 _tasks = msgspec.json.Decoder(_Tasks)
 _values = msgspec.json.Decoder(_Values)
 _task_answer = msgspec.json.Decoder(_TaskAnswer)
@@ -148,8 +138,6 @@ class Finder:
         self._writes = 1
         self._refreshed = 0
         self._refreshing = asyncio.Lock()
-        self._flushed = 0
-        self._flushing = asyncio.Lock()
 
     def stale(self) -> None:
         """Something was written that no search finds yet."""
@@ -166,21 +154,6 @@ class Finder:
             sees = self._writes
             await self._client.do("POST", f"/{self._names.all_tasks}/_refresh", expect=(404,), timeout=SEARCH)
             self._refreshed = sees
-
-    async def flush(self) -> None:
-        """Let the cluster keep all that was written, whatever happens; many that ask at once share one."""
-        if self._flushed >= self._writes:
-            return
-        asked = self._writes
-        async with self._flushing:
-            if self._flushed >= asked:
-                return
-            keeps = self._writes
-            indices = f"{self._names.all_tasks},{self._names.all_values}"
-            answer = await self._client.do("POST", f"/{indices}/_flush", expect=(404,), timeout=60.0)
-            if answer.ok and _flushed(answer.body).shards.failed:
-                raise Unavailable("the documents cannot be flushed on all nodes yet")
-            self._flushed = keeps
 
     # -- by identity -------------------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
 """Writes documents behind the log: the last state of each thing, many at once, until they are there.
 
 A task that is enqueued and completed while it waits here is written once. Nothing leaves memory before the
-documents have it. Documents are written without a sync for each; only what was flushed since is passed by the
-checkpoint, so what a dying node loses is written again from the log by whoever takes the shard over.
+documents have it for good. The checkpoint follows from time to time; what is behind it is written again by
+whoever takes the shard over.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Projector:
         self._written = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
         self._checkpointed = shard.projected
-        self._unflushed = 0
+        self._unmarked = 0
         self._last: Checkpoint | None = None
         self._reached = Checkpoint()
         self._last_checkpoint_at = time.monotonic()
@@ -104,12 +104,10 @@ class Projector:
                 raise Unavailable(self.trouble, retry_after=1.0)
 
     async def checkpoint(self) -> None:
-        """Flush, and let the checkpoint follow what is written."""
+        """Let the checkpoint follow what is written."""
         last = self._last
         if last is None or last.slot == self._checkpointed:
             return
-        await self._finder.flush()
-        # The control index is synced with every write: what is written there needs no flush.
         document = setup.checkpoint_document(self._shard.number, last)
         answer = await self._client.send(
             "PUT",
@@ -120,7 +118,7 @@ class Projector:
         if not answer.ok and answer.status != 409:
             raise Unavailable(f"the checkpoint cannot be written ({answer.status})")
         self._checkpointed = last.slot
-        self._unflushed = 0
+        self._unmarked = 0
         self._last_checkpoint_at = time.monotonic()
 
     async def stop(self) -> None:
@@ -182,7 +180,7 @@ class Projector:
 
     async def _checkpoint_at_times(self) -> None:
         late = time.monotonic() - self._last_checkpoint_at >= CHECKPOINT_EVERY
-        if late or self._unflushed >= CHECKPOINT_ROWS:
+        if late or self._unmarked >= CHECKPOINT_ROWS:
             await self.checkpoint()
 
     async def _write_all(self) -> None:
@@ -198,7 +196,7 @@ class Projector:
         if shard.writing is not overlay:
             return  # the shard was begun anew meanwhile
         shard.written(reached.slot)
-        self._unflushed += len(overlay)
+        self._unmarked += len(overlay)
         self._last = reached
 
     async def _write(self, overlay: Overlay) -> None:
