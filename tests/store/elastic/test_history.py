@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from lineshaft.core.batch import Batch, Change, Counters
 from lineshaft.core.task import State
 from lineshaft.errors import Unavailable
+from lineshaft.store.base import Query
 from lineshaft.store.elastic.address import read_address
 from lineshaft.store.elastic.client import Client
 from lineshaft.store.elastic.history import PATIENCE, History, HistoryNames, mapping
@@ -21,6 +23,7 @@ from lineshaft.store.elastic.history_events import (
     instant,
     namespace_of,
 )
+from lineshaft.store.urls import open_store
 from tests import servers
 from tests.core.world import LEASE, MINUTE, START, World
 
@@ -415,6 +418,42 @@ async def test_elasticsearch_without_data_streams_is_noticed(
         elasticsearch_server.drop(f"logs-{history.names.dataset}")
         elasticsearch_server.drop(history.names.template)
         await client.close()
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", range(2))
+async def test_each_move_is_told_once_whoever_dies_meanwhile(
+    opensearch_server: servers.SearchServer, prefix: str, seed: int
+) -> None:
+    """Coordinators end without a word, in the middle of writing, and the stream rolls over now and then."""
+    chance = random.Random(seed)
+    print(f"seed {seed}")
+    w = ToldWorld()
+    stream = HistoryNames(prefix).stream("acme")
+    done = 0
+    for life in range(4):
+        store = open_store(f"opensearch://127.0.0.1:{opensearch_server.port}/{prefix}?history=on&shards=1")
+        await store.open(address="http://127.0.0.1:7077")
+        ownership = await store.acquire(0, b"owner %d" % life)
+        await store.load(ownership)
+        for _ in range(chance.randint(5, 40)):
+            w.enqueue()
+            if chance.random() < 0.5 and (claimed := w.claim()):
+                w.complete(claimed[0])
+            for batch in w.batches[done:]:
+                await store.commit(ownership, batch)
+            done = len(w.batches)
+        if chance.random() < 0.7:  # documents and history are written up to some moment
+            await store.count(0, Query(tenant="acme"))
+        opensearch_server.request("POST", f"/{stream}/_rollover")
+        await store.close()
+    store = open_store(f"opensearch://127.0.0.1:{opensearch_server.port}/{prefix}?history=on")
+    await store.open(address="http://127.0.0.1:7077")
+    await store.release(await store.acquire(0, b"the last"))
+    await store.close()
+    told = [event["event"]["id"] for event in documents(opensearch_server, stream)]
+    moves = [event.id for batch in w.batches for event in events_of(0, batch, dataset="x")]
+    assert sorted(told) == sorted(moves)
 
 
 async def test_without_a_cluster_what_waits_is_bounded() -> None:

@@ -31,6 +31,8 @@ from lineshaft.store.elastic.store import ElasticStore
 from lineshaft.store.urls import open_store
 from tests.servers.search import SearchServer
 
+pytestmark = pytest.mark.timeout(300)
+
 LATER = NOW + 60 * DAY
 
 
