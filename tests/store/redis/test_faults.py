@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import pytest
+from typer.testing import CliRunner
 
+from lineshaft.cli.main import app
 from lineshaft.core.batch import Batch, Blob, Counters
 from lineshaft.errors import Fenced, Retryable, Unavailable
 from lineshaft.store.base import Roster, Store, StoreUnusable
@@ -476,6 +478,15 @@ class TestRefusals:
         assert asyncio.run(open_and_close(f"{place}?prefix=other")).shards == 4
         with pytest.raises(StoreUnusable, match="made with shards=16"):
             asyncio.run(open_and_close(f"{place}?shards=8"))
+
+    def test_doctor_looks_without_leaving_anything(self, valkey_server: KeyValueServer) -> None:
+        place = valkey_server.fresh()
+        ended = CliRunner().invoke(app, ["doctor", "--store", place])
+        assert f"ok      store: {place}, survives power loss" in ended.output
+        with valkey_server.client(db=int(place.rpartition("/")[2])) as client:
+            assert client.dbsize() == 0
+        ended = CliRunner().invoke(app, ["doctor", "--store", "redis://127.0.0.1:1"])
+        assert "cannot be reached" in ended.output
 
     def test_a_server_that_is_not_there_is_unavailable(self) -> None:
         with pytest.raises(Unavailable, match="cannot be reached"):
