@@ -12,6 +12,7 @@ _QUICK = ("-m", "not slow and not faults")
 SUITES: dict[str, tuple[str, ...]] = {
     "core": ("tests/core", *_QUICK),
     "engine": ("tests/engine", *_QUICK),
+    "cluster": ("tests/cluster", *_QUICK),
     "stores": ("tests/store", *_QUICK),
     "simulator": ("tests/simulation/test_simulation.py::test_every_promise_holds",),
     "protocol": ("tests/transcripts", *_QUICK),
@@ -22,7 +23,7 @@ SUITES: dict[str, tuple[str, ...]] = {
 
 _REACHED = {
     "core/": {"core", "engine", "simulator", "protocol", "faults"},
-    "engine/": {"engine", "simulator", "protocol", "faults"},
+    "engine/": {"engine", "cluster", "simulator", "protocol", "faults"},
     "store/memory": {"stores", "engine", "simulator", "protocol"},
     "store/sqlite": {"stores", "faults"},
 }
