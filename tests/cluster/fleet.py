@@ -93,5 +93,6 @@ async def fleet(count: int, *, shards: int = 4, lease: float = 5.0) -> AsyncIter
             await given.until(lambda: given.settled)
             yield given
         finally:
+            await client.close()  # else each coordinator would wait for its connections to go
             for ship in list(given.ships):
                 await given.stop(ship)
