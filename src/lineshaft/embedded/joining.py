@@ -18,8 +18,7 @@ import msgspec
 from lineshaft.embedded.joining_socket import peer_is_ours
 from lineshaft.errors import LineshaftError, Unavailable
 from lineshaft.sdk import reports
-from lineshaft.sdk.forking import leave_to_parent
-from lineshaft.sdk.http import HttpTransport
+from lineshaft.sdk.forking import leave_to_parent, whole_imports
 from lineshaft.sdk.outcomes import Released
 from lineshaft.sdk.tracing import traceparent as current_trace
 from lineshaft.store.base import StoreUnusable
@@ -46,6 +45,10 @@ class Joined:
         self.holder = holder
         self._path = path
         self._reader, self._writer = line
+        with whole_imports:
+            # Here and not above: an App that has the file itself needs no client.
+            from lineshaft.sdk.http import HttpTransport
+
         # A call that fails is repeated by whoever made it, at the next owner.
         self._transport = HttpTransport(url, api_key=key, retry_for=0)
         self._under_way: set[asyncio.Task[Any]] = set()

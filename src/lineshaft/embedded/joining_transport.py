@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from lineshaft.embedded.joining_calls import repeatable
 from lineshaft.embedded.threaded import ThreadedCoordinator
 from lineshaft.embedded.transport import RETRY_FOR, InProcessTransport
-from lineshaft.sdk.http import HttpTransport
+from lineshaft.sdk.forking import whole_imports
 from lineshaft.sdk.transport import PushSession
 from lineshaft.wire import Call, Hello
+
+if TYPE_CHECKING:
+    from lineshaft.sdk.http import HttpTransport
 
 
 class JoiningTransport(InProcessTransport):
@@ -43,6 +46,9 @@ class JoiningTransport(InProcessTransport):
         url = await self.there(self._threaded.where())
         if url is None:
             return None
+        with whole_imports:
+            from lineshaft.sdk.http import HttpTransport
+
         line = self._lines.get(url)
         if line is None:
             await self.close()
