@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from lineshaft.core.batch import Blob, Census, Record
-from lineshaft.core.task import STATE_WORDS, STATES_BY_WORD, State, Task
+from lineshaft.core.task import STATE_WORDS, STATES_BY_WORD, Spec, State, Task
 from lineshaft.store.elastic.client import SEARCH, Client
 from lineshaft.store.elastic.documents import unpack
 from lineshaft.store.elastic.months import Months
@@ -258,8 +258,9 @@ class Finder:
             "_source": ["row"],
             "track_total_hits": False,
         }
+        alike: dict[Spec, Spec] = {}
         while hits := await self._hits(body):
-            yield [unpack(hit.source.row) for hit in hits if hit.source.row is not None]
+            yield _sharing([unpack(hit.source.row) for hit in hits if hit.source.row is not None], alike)
             if len(hits) < PAGE:
                 return
             body["search_after"] = hits[-1].sort
@@ -316,3 +317,10 @@ class Finder:
 
 def _portions(items: list[Any]) -> list[list[Any]]:
     return [items[start : start + _KEYS_AT_ONCE] for start in range(0, len(items), _KEYS_AT_ONCE)]
+
+
+def _sharing(tasks: list[Task], alike: dict[Spec, Spec]) -> list[Task]:
+    """Let tasks that were enqueued alike have one spec: alone, each would take more than the task."""
+    for task in tasks:
+        task.spec = alike.setdefault(task.spec, task.spec)
+    return tasks
