@@ -7,7 +7,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -24,10 +24,13 @@ class Served:
         self.url = url
 
     @classmethod
-    async def start(cls, store: str) -> Served:
-        """Start one, and wait until it takes requests."""
+    async def start(
+        cls, store: str, *, listen: str = "127.0.0.1:0", within: Sequence[str] = (), more: Sequence[str] = ()
+    ) -> Served:
+        """Start one, and wait until it takes requests; `within` is a command that starts it."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "lineshaft", "--json", "serve", "--store", store, "--listen", "127.0.0.1:0",
+            *within, sys.executable, "-m", "lineshaft", "--json", "serve", "--store", store,
+            "--listen", listen, *more,
             stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         assert process.stdout is not None
@@ -123,15 +126,19 @@ class Clients:
                 await asyncio.sleep(0.05)
 
 
+Start = Callable[[str], Awaitable[Served]]
+
+
 @contextlib.asynccontextmanager
-async def crew(store: str, count: int) -> AsyncIterator[Clients]:
+async def crew(store: str, count: int, start: Start = Served.start) -> AsyncIterator[Clients]:
+    """Start so many coordinators; a test puts others in `fleet` in place of those that it ends."""
     fleet: list[Served] = []
     everybody: list[Served] = []
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
         clients = Clients(fleet, http, seed=count)
         try:
             for _ in range(count):
-                fleet.append(await Served.start(store))
+                fleet.append(await start(store))
                 everybody.append(fleet[-1])
             await clients.settled()
             yield clients

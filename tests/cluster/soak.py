@@ -1,6 +1,6 @@
-"""Coordinators on one store, killed, frozen, stopped and started while tasks go through: what is lost?
+"""Coordinators on one store, and the servers of the store, killed and frozen while tasks go through.
 
-    python -m tests.cluster.soak --store valkey --tasks 20000 --seed 1
+    python -m tests.cluster.soak --store opensearch --tasks 20000 --mishaps all --seed 1
 
 Producers and workers ask whichever coordinator they happen to, and repeat what was not answered, by task id,
 claim id and lease token. In the end every acknowledged task must be there and completed, by one lease, and
@@ -14,50 +14,63 @@ import asyncio
 import signal
 import time
 from collections import Counter
+from collections.abc import Mapping
 from random import Random
 from typing import Any
 
 import aiohttp
 
-from tests import servers
-from tests.cluster.processes import PATIENCE, Clients, Served, crew
+from tests.cluster.backing import Mishap, backing, kinds
+from tests.cluster.processes import PATIENCE, Clients, Served, Start, crew
 
 LEASE = "10s"
-KINDS = ("kill", "freeze", "stop")
+ASK = 30.0
+"""After how many seconds without an answer another coordinator is asked."""
+FREEZES = (1.0, 7.0)
+"""For how long a coordinator stands still: shorter and longer than its ownership lease of 5 s."""
+OPEN = ("scheduled", "queued", "claimed", "running")
 
 
 class Soak:
     """One soak: `run`, then `verdict`."""
 
-    def __init__(self, clients: Clients, store: str, *, tasks: int, seed: int) -> None:
+    def __init__(self, clients: Clients, *, tasks: int, seed: int, lot: int = 5) -> None:
         self._clients = clients
         self._fleet = clients.fleet
-        self._store = store
         self._tasks = tasks
+        self._lot = lot
         self._random = Random(seed)
-        self._stopping = asyncio.Event()
-        self.acknowledged: set[str] = set()
+        self.enough = asyncio.Event()
+        """Set: nothing more is produced than `tasks`."""
+        self.produced = asyncio.Event()
+        """Set when all is produced."""
+        self.acknowledged: dict[str, float] = {}
+        """When each task was acknowledged first (by the monotonic clock)."""
         self.sent: set[str] = set()
         self.completions: dict[str, set[str]] = {}
         """Lease tokens with which each task was completed, as far as was acknowledged."""
         self.mishaps: Counter[str] = Counter()
         self.repeated: Counter[str] = Counter()
 
-    async def run(self, *, producers: int = 4, workers: int = 8) -> float:
-        """Let all tasks go through, while things go wrong; return how long it took (seconds)."""
+    async def run(self, mishaps: Mapping[str, Mishap], *, producers: int = 4, workers: int = 8) -> float:
+        """Let tasks go through while things go wrong; return how long it took (seconds).
+
+        One mishap follows the other as long as something is produced, and something is produced until there
+        was at least one of each.
+        """
         began = time.monotonic()
         share = self._tasks // producers
         producing = [asyncio.create_task(self._produce(f"p{n}", share)) for n in range(producers)]
         working = [asyncio.create_task(self._work(f"w{n}")) for n in range(workers)]
-        trouble = asyncio.create_task(self._trouble())
-        await asyncio.gather(*producing)
-        self._stopping.set()
-        await trouble
-        await self._clients.settled()
-        await self._drained()
-        for task in working:
-            task.cancel()
-        await asyncio.gather(*working, return_exceptions=True)
+        trouble = asyncio.create_task(self._trouble(mishaps))
+        try:
+            await _all([*producing, trouble], but_for=working)
+            await self._clients.settled()
+            await self._drained(working)
+        finally:
+            for task in (*producing, *working, trouble):
+                task.cancel()
+            await asyncio.gather(*producing, *working, trouble, return_exceptions=True)
         return time.monotonic() - began
 
     async def _insist(self, method: str, path: str, body: Any) -> tuple[int, Any]:
@@ -65,7 +78,7 @@ class Soak:
         while True:
             served = self._random.choice(self._fleet)
             try:
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(ASK):
                     status, answer = await self._clients.ask(served, method, path, body)
             except (aiohttp.ClientError, TimeoutError) as error:
                 self.repeated[type(error).__name__] += 1
@@ -76,15 +89,22 @@ class Soak:
             await asyncio.sleep(self._random.uniform(0.02, 0.2))
 
     async def _produce(self, name: str, count: int) -> None:
-        for number in range(0, count, 5):
-            ids = [f"{name}-{number + n}" for n in range(5)]
+        number = 0
+        while number < count or not self.enough.is_set():
+            ids = [f"{name}-{number + n}" for n in range(self._lot)]
+            number += self._lot
             self.sent.update(ids)
             body = [{"name": "n", "task_id": id, "payload": id, "max_retries": 50} for id in ids]
             status, answer = await self._insist("POST", "/_tasks/_bulk", body)
             assert status == 200, answer
+            now = time.monotonic()
             for id, item in zip(ids, answer["items"], strict=True):
                 assert item["status"] in (200, 201), item
-                self.acknowledged.add(id)
+                self.acknowledged[id] = now
+            if number >= count:  # the rest is only there so that no mishap finds all at rest
+                await asyncio.sleep(0.1)
+            if len(self.sent) >= self._tasks:
+                self.produced.set()
 
     async def _work(self, name: str) -> None:
         count = 0
@@ -92,7 +112,7 @@ class Soak:
             count += 1
             claim = {
                 "claim_id": f"{name}.{count}",
-                "max": 5,
+                "max": self._lot,
                 "wait": "2s",
                 "lease": LEASE,
                 "worker": {"id": name},
@@ -114,33 +134,27 @@ class Soak:
                 if told["status"] == 200:
                     self.completions.setdefault(item["task_id"], set()).add(item["lease_token"])
 
-    async def _trouble(self) -> None:
-        """One mishap after the other, as long as something is produced, and at least one of each kind."""
-        while not self._stopping.is_set() or len(self.mishaps) < len(KINDS):
+    async def _trouble(self, mishaps: Mapping[str, Mishap]) -> None:
+        while not self.produced.is_set() or len(self.mishaps) < len(mishaps):
             await asyncio.sleep(self._random.uniform(0.5, 2.0))
-            kinds = [kind for kind in KINDS if not self.mishaps[kind]] or list(KINDS)
-            kind, served = self._random.choice(kinds), self._random.choice(self._fleet)
-            self.mishaps[kind] += 1
-            if kind == "freeze":
-                served.signal(signal.SIGSTOP)
-                await asyncio.sleep(self._random.choice([1.0, 6.0]))
-                served.signal(signal.SIGCONT)
-                continue
-            self._fleet.remove(served)
-            served.signal(signal.SIGKILL if kind == "kill" else signal.SIGTERM)
-            await served.ended()
-            self._fleet.append(await Served.start(self._store))
+            what = self._random.choice([what for what in mishaps if not self.mishaps[what]] or list(mishaps))
+            self.mishaps[what] += 1
+            await mishaps[what](self._random)
+        self.enough.set()
 
-    async def _drained(self) -> None:
-        async with asyncio.timeout(4 * PATIENCE):
+    async def _drained(self, working: list[asyncio.Task[None]]) -> None:
+        async def until_nothing_is_open() -> None:
             while True:
                 _, stats = await self._insist("GET", "/_stats", None)
-                if stats["counts"]["completed"] >= len(self.acknowledged):
+                if not any(stats["counts"].get(state) for state in OPEN):
                     return
                 await asyncio.sleep(0.2)
 
-    async def verdict(self) -> dict[str, int]:
-        """Compare what is stored with what was acknowledged."""
+        async with asyncio.timeout(5 * PATIENCE):
+            await _all([asyncio.create_task(until_nothing_is_open())], but_for=working)
+
+    async def stored(self) -> dict[str, dict[str, Any]]:
+        """Return all tasks by id, as they are stored now."""
         found: dict[str, dict[str, Any]] = {}
         after: str | None = None
         while True:
@@ -149,37 +163,98 @@ class Soak:
             found |= {task["task_id"]: task for task in page["tasks"]}
             after = page.get("next")
             if after is None:
-                break
+                return found
+
+    async def verdict(self) -> dict[str, int]:
+        """Compare what is stored with what was acknowledged."""
+        found = await self.stored()
         return {
             "acknowledged": len(self.acknowledged),
             "lost": sum(id not in found or found[id]["state"] != "completed" for id in self.acknowledged),
-            "unexpected": sum(id not in self.sent for id in found),
+            "made up": sum(id not in self.sent for id in found),
             "completed twice": sum(len(tokens) > 1 for tokens in self.completions.values()),
         }
 
 
-async def soak(store: str, *, tasks: int, seed: int) -> dict[str, int]:
-    """Run one soak and print what it was like."""
-    async with crew(store, 3) as clients:
-        run = Soak(clients, store, tasks=tasks, seed=seed)
-        took = await run.run()
+def mishaps_of_coordinators(
+    fleet: list[Served], store: str, start: Start = Served.start
+) -> dict[str, Mishap]:
+    """Return what may happen to coordinators, each time to one of them."""
+
+    async def freeze(random: Random) -> None:
+        served = random.choice(fleet)
+        served.signal(signal.SIGSTOP)
+        await asyncio.sleep(random.choice(FREEZES))
+        served.signal(signal.SIGCONT)
+
+    async def kill(random: Random) -> None:
+        await replace(random.choice(fleet), signal.SIGKILL)
+
+    async def stop(random: Random) -> None:
+        await replace(random.choice(fleet), signal.SIGTERM)
+
+    async def replace(served: Served, number: int) -> None:
+        fleet.remove(served)
+        served.signal(number)
+        await served.ended()
+        fleet.append(await start(store))
+
+    return {"coordinator killed": kill, "coordinator frozen": freeze, "coordinator stopped": stop}
+
+
+async def soak(
+    kind: str, *, tasks: int, seed: int, mishaps: str = "all", lot: int = 5, partitions: int = 1
+) -> dict[str, int]:
+    """Run one soak on servers of its own, and print what it was like."""
+    async with backing(kind) as behind, crew(behind.url, 3) as clients:
+        if partitions > 1:
+            body = {"partitions": partitions}
+            status, answer = await clients.ask(clients.fleet[0], "PUT", "/_tenants/default", body)
+            assert status in (200, 201), answer
+        known = {
+            "coordinators": mishaps_of_coordinators(clients.fleet, behind.url),
+            "servers": behind.mishaps,
+        }
+        chosen = known["coordinators"] | known["servers"] if mishaps == "all" else known[mishaps]
+        run = Soak(clients, tasks=tasks, seed=seed, lot=lot)
+        took = await run.run(chosen)
         verdict = await run.verdict()
-        kind = store.partition(":")[0]
-        print(f"{kind}: {tasks} tasks in {took:.0f} s, seed {seed}; {dict(run.mishaps)}")
+        print(f"{kind}: {len(run.sent)} tasks in {took:.0f} s, seed {seed}; {dict(run.mishaps)}")
         print(f"{kind}: asked again after {dict(run.repeated)}")
-        print(f"{kind}: {verdict}")
+        print(f"{kind}: {verdict}", flush=True)
         return verdict
+
+
+async def _all(tasks: list[asyncio.Task[None]], *, but_for: list[asyncio.Task[None]]) -> None:
+    """Wait for `tasks`; raise at once what ends one of them, or of those that go on."""
+    pending = set(tasks)
+    while pending:
+        done, _ = await asyncio.wait({*pending, *but_for}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+        pending -= done
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Soak several coordinators on one store.")
-    parser.add_argument("--store", choices=["valkey", "redis", "postgres", "opensearch"], default="valkey")
-    parser.add_argument("--tasks", type=int, default=20_000)
+    parser.add_argument("--store", choices=kinds(), default="valkey")
+    parser.add_argument("--tasks", type=int, default=20_000, help="at least so many (default 20000)")
+    parser.add_argument("--mishaps", choices=["coordinators", "servers", "all"], default="all")
+    parser.add_argument("--lot", type=int, default=5, help="tasks of one request (default 5)")
+    parser.add_argument("--partitions", type=int, default=1, help="of the tenant (default 1)")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
-    url = getattr(servers, given.store)().fresh()
-    verdict = asyncio.run(soak(url, tasks=given.tasks, seed=given.seed))
-    raise SystemExit(any(verdict[what] for what in ("lost", "unexpected", "completed twice")))
+    verdict = asyncio.run(
+        soak(
+            given.store,
+            tasks=given.tasks,
+            seed=given.seed,
+            mishaps=given.mishaps,
+            lot=given.lot,
+            partitions=given.partitions,
+        )
+    )
+    raise SystemExit(any(verdict[what] for what in ("lost", "made up", "completed twice")))
 
 
 if __name__ == "__main__":

@@ -8,17 +8,18 @@ from typing import Self
 
 
 class Relay:
-    """Listens at `port` and passes bytes on to `target`, a port of this machine."""
+    """Listens at `port` of `host` and passes bytes on to `target`, a port of this machine."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, *, host: str = "127.0.0.1") -> None:
         self.target = target
+        self._host = host
         self.lose_answers = 0
         """How many of the next answers to commits are lost, with their connections."""
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, self._host, 0)
         self.port: int = self._server.sockets[0].getsockname()[1]
         return self
 
