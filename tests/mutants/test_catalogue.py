@@ -56,7 +56,9 @@ def test_the_table_has_every_mutant_and_who_catches_it() -> None:
         told = set(suites.split(", "))
         assert told <= set(SUITES), name
         first = mutant.caught_by[0].partition("/")[0]
-        assert {"core": "core", "engine": "engine", "cluster": "cluster", "store": "stores"}[first] in told, name
+        assert {"core": "core", "engine": "engine", "cluster": "cluster", "store": "stores"}[first] in told, (
+            name
+        )
 
 
 def test_an_edit_that_does_not_fit_is_told() -> None:

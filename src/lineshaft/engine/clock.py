@@ -24,15 +24,22 @@ class Clock(Protocol):
         """Return the wall clock's time in milliseconds since the epoch; people and NTP may move it."""
 
     def monotonic(self) -> float:
-        """Return seconds since some instant; they only go forward, also while a machine sleeps, where it can
-        tell: somebody who wakes up must not think that what it had for a while is still its own.
-        """
+        """Return seconds since some instant; they only go forward, and stand still while a machine sleeps."""
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
         """Call after `delay` seconds of the monotonic clock."""
 
     async def sleep(self, delay: float) -> None:
         """Wait for `delay` seconds of the monotonic clock."""
+
+
+def lasting(clock: Clock) -> Callable[[], float]:
+    """Return a clock's monotonic seconds that go on while the machine sleeps, where it has such.
+
+    By these a tenure ends: somebody who wakes up must not think that what it had for a while is its own.
+    """
+    own: Callable[[], float] | None = getattr(clock, "lasting", None)
+    return clock.monotonic if own is None else own
 
 
 def _clock_since_boot() -> Callable[[], float]:
@@ -52,6 +59,10 @@ class SystemClock:
         return time.time_ns() // 1_000_000
 
     def monotonic(self) -> float:
+        return time.monotonic()
+
+    def lasting(self) -> float:
+        """Return seconds that go on while the machine sleeps, where it can tell."""
         return _since_boot()
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:

@@ -21,7 +21,7 @@ from lineshaft.engine.barrier import Barrier
 from lineshaft.engine.bisect import settle_rejected
 from lineshaft.engine.blob_cache import BlobCache, CacheRoom
 from lineshaft.engine.changes import Changes
-from lineshaft.engine.clock import Clock
+from lineshaft.engine.clock import Clock, lasting
 from lineshaft.engine.cluster.tenure import Tenure
 from lineshaft.engine.handle import Handle
 from lineshaft.engine.health import ShardHealth
@@ -72,7 +72,7 @@ class Runner:
         self.clock = clock
         self.limits = limits
         self.metrics = Metrics(shard=shard)
-        self.barrier = Barrier(clock.monotonic, tell, tenure)
+        self.barrier = Barrier(lasting(clock), tell, tenure)
         self.look_ups = LookUps(store, shard, self.metrics)
         self.intake = Intake(
             limits=limits,

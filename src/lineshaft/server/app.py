@@ -171,7 +171,8 @@ class Application(ServingElsewhere):
     async def _serve(self, asked: Asked, body: bytes | Receive) -> Response | None:
         endpoint = asked.endpoint
         # What is forwarded is judged where it is served.
-        media = None if self._is_elsewhere(asked) else endpoint.checked_media(asked.headers)
+        elsewhere = self._cluster is not None and self._is_elsewhere(asked)
+        media = None if elsewhere else endpoint.checked_media(asked.headers)
         if not isinstance(body, bytes):
             body = await self._body(endpoint.limit, body)
         elif len(body) > endpoint.limit:
@@ -184,7 +185,7 @@ class Application(ServingElsewhere):
         endpoint, identity, headers, line = asked.endpoint, asked.identity, asked.headers, asked.line
         message = endpoint.read_body(body, media)
         query = endpoint.read_query(asked.request.query)
-        if headers.hurries and headers.forwarded is not None:
+        if self._cluster is not None and headers.forwarded is not None and headers.hurries:
             endpoint.hurried(query, message)
         streams = (
             asked.send is not None

@@ -114,7 +114,7 @@ REPLIES = (
         Edit(
             "engine/cluster/membership.py:Membership._confirm",
             "sent + self.lease * VALID / 1000",
-            "self._clock.monotonic() + self.lease * VALID / 1000",
+            "self._now() + self.lease * VALID / 1000",
         ),
         caught_by=("cluster/test_crew.py::test_a_beat_counts_from_when_it_was_sent",),
     ),

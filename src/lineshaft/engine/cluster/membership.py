@@ -26,7 +26,7 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from lineshaft.engine.answers import told
-from lineshaft.engine.clock import Clock
+from lineshaft.engine.clock import Clock, lasting
 from lineshaft.engine.cluster import roster as steps
 from lineshaft.engine.cluster.placement import score
 from lineshaft.engine.cluster.roster import Member, Roster
@@ -106,6 +106,7 @@ class Membership(Tenure):
         self._store = store
         self._observer = observer
         self._clock = clock
+        self._now = lasting(clock)
         self._limits = limits
         self._nonces = nonces
         self._address = address
@@ -129,7 +130,7 @@ class Membership(Tenure):
         beats: dict[bytes, int] = {}
         while True:
             record = await self._ask(self._store.read_roster())
-            roster, now = self._read(record), self._clock.monotonic()
+            roster, now = self._read(record), self._now()
             self._sightings.see(roster.members, now)
             for member in roster.members:
                 if beats.setdefault(member.id, member.beat) != member.beat:
@@ -189,7 +190,7 @@ class Membership(Tenure):
                     version=self._version,
                     lease=self.lease,
                 )
-                sent, data = self._clock.monotonic(), steps.encode(steps.join(roster, member))
+                sent, data = self._now(), steps.encode(steps.join(roster, member))
                 answer = await self._ask(self._store.swap_roster(record.version, data))
                 if _is_ours(record, data, answer):
                     break
@@ -218,7 +219,7 @@ class Membership(Tenure):
 
     async def stand(self, shard: int, owner: bytes) -> None:
         """See `Tenure`."""
-        while self.until <= self._clock.monotonic():
+        while self.until <= self._now():
             if owner != self.id:
                 break
             confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -276,7 +277,7 @@ class Membership(Tenure):
                 await self._clock.sleep(self.lease * BEAT / 1000)
 
     def _bury(self, roster: Roster) -> Roster:
-        dead = self._sightings.dead(self._clock.monotonic())
+        dead = self._sightings.dead(self._now())
         return steps.remove(roster, dead) if dead else roster
 
     async def _rest(self) -> None:
@@ -285,7 +286,7 @@ class Membership(Tenure):
             return
         self._woken = asyncio.get_running_loop().create_future()
         due = min(self._due, self._sightings.next_death)
-        timer = self._clock.call_later(max(0.0, due - self._clock.monotonic()), self.ask)
+        timer = self._clock.call_later(max(0.0, due - self._now()), self.ask)
         if any(not standing.done() for standing in self._standing):
             self.ask()
         try:
@@ -314,7 +315,7 @@ class Membership(Tenure):
         if self.roster.member(self.id) is None:
             raise Evicted("the other coordinators took this one for dead")
         record, before = self._record, self.roster
-        marks, sent = self._observer.marks(), self._clock.monotonic()
+        marks, sent = self._observer.marks(), self._now()
         after = step(before)
         data = steps.encode(steps.beat(after, self.id))
         answer = await self._ask(self._store.swap_roster(record.version, data))
@@ -343,7 +344,7 @@ class Membership(Tenure):
         before: Roster | None = getattr(self, "roster", None)
         self._record, self.roster = record, roster
         others = [member for member in roster.members if member.id != self.id]
-        self._sightings.see(others, self._clock.monotonic())
+        self._sightings.see(others, self._now())
         if roster.member(self.id) is None:
             self._lose()
         elif before is None or before.shape != roster.shape:
@@ -426,7 +427,7 @@ class Membership(Tenure):
 
     def silent_for(self, id: bytes) -> float:
         """Return for how many seconds nothing new was seen of a member."""
-        return self._sightings.silent_for(id, self._clock.monotonic())
+        return self._sightings.silent_for(id, self._now())
 
     def _warn_of_twins(self) -> None:
         if self._address and any(
