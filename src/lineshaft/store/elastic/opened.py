@@ -172,9 +172,9 @@ class Opened:
 
     async def _confirm(self, shard: Shard) -> None:
         """Raise `Fenced` where somebody else has written behind what we know."""
-        pending = shard.pending
-        found = await self.slots.find(shard, shard.head + 1)
-        if found is not None and pending is None and shard.pending is None:
+        head, pending = shard.head, shard.pending
+        found = await self.slots.find(shard, head + 1)
+        if found is not None and pending is None and shard.pending is None and shard.head == head:
             raise Fenced(f"another writes to shard {shard.number}")
 
     def waiting(self) -> tuple[int, int]:

@@ -28,11 +28,11 @@ _LOG = logging.getLogger("lineshaft.store")
 
 _Item = TypeVar("_Item")
 
-LINGER = 1.0
+LINGER = 3.0
 """Seconds that rows wait for others, and for later states of their own."""
 AT_ONCE = 2_000
 """Documents in one request."""
-FULL = 20_000
+FULL = 50_000
 """Rows that do not wait any longer."""
 CHECKPOINT_EVERY = 10.0
 CHECKPOINT_ROWS = 50_000

@@ -34,7 +34,7 @@ _BYTES_AT_ONCE = 8 * 1024 * 1024
 _PROBES = 16
 
 
-class GenerationGone(Exception):
+class GenerationGone(Unavailable):
     """The generation that is asked for was dropped: everybody has moved on long ago."""
 
 
@@ -101,7 +101,7 @@ class Slots:
             f"/{index}/_doc/{slot_id(shard.number, slot)}", None, _found, method="GET"
         )
         if found.error:
-            raise GenerationGone(index)
+            raise GenerationGone(f"{index} is gone: everybody has moved on")
         return found if found.found else None
 
     async def follow(self, shard: Shard) -> None:
@@ -181,7 +181,7 @@ class Slots:
         ]
         answer = await self._client.ask("/_mget", {"docs": documents}, _several)
         if any(found.error for found in answer.docs):
-            raise GenerationGone(self._names.log(shard.generation_of(slots[0])))
+            raise GenerationGone("a generation of the log that was read is gone: everybody has moved on")
         return [
             (slot, decode_place(found.source))
             for slot, found in zip(slots, answer.docs, strict=True)
@@ -193,7 +193,7 @@ class Slots:
         body = {"ids": [slot_id(shard, slot) for slot in slots]}
         answer = await self._client.ask(f"/{index}/_mget", body, _several, timeout=20.0)
         if any(found.error for found in answer.docs):
-            raise GenerationGone(index)
+            raise GenerationGone(f"{index} is gone: everybody has moved on")
         return [found.source if found.found else None for found in answer.docs]
 
     def _refused(self, answer: Answer, index: str) -> Exception:
