@@ -58,7 +58,7 @@ class Client:
         now = self._line.now(command.tenant)
         match command:
             case c.Sweep(keys=keys):
-                present = self._line.disk.checker.present
+                present = self._line.disk.checker_of(command.tenant).present
                 rows = [(id, present.get((command.tenant, id), 0)) for id, _ in keys]
                 return msgspec.structs.replace(command, keys=tuple(row for row in rows if row[1]))
             case c.Patch(run_at=int(after)):
@@ -83,10 +83,10 @@ class Operator:
 
     async def _pause(self, pause: Pause, who: str) -> None:
         """Pause, and tell the judge between which positions nothing may be claimed."""
-        disk = self._line.disk
+        checker = self._line.disk.checker_of(pause.tenant)
         paused = await self._set(pause, who, paused=True)
         await asyncio.sleep(pause.lasts)
-        disk.checker.pauses.append((pause.tenant, pause.queue, paused.position, disk.position))
+        checker.pauses.append((pause.tenant, pause.queue, paused.position, checker.position))
         await self._set(pause, who, paused=False)
 
     async def _set(self, pause: Pause, who: str, *, paused: bool) -> Any:

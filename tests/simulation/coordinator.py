@@ -1,9 +1,10 @@
-"""The coordinator of a run: the real engine, started, crashed, frozen and started again.
+"""One coordinator of a run: the real engine, started, crashed, frozen and started again.
 
 A crash drops the engine between any two of its steps: its connection to the store goes dead, everything it
 had under way is cancelled, and whoever waited for an answer hears nothing. A frozen one misses its timers and
-finds everything that came meanwhile when it thaws. Where ownership is leased, an engine may also be cut off
-from the store, or frozen, for so long that another takes over; clients still talk to both.
+finds everything that came meanwhile when it thaws. Where coordinators share the store, an engine may also be
+cut off from it, or frozen, for so long that another takes over; clients still talk to both. Where there are
+others that take over, it comes back by itself; where it is alone, another is started in its place.
 """
 
 from __future__ import annotations
@@ -27,17 +28,21 @@ SMALL = Limits(finished_in_memory=3, pending_commands=12, pending_bytes=6_000, b
 
 
 class Coordinator:
-    """Whoever owns the store at present, if anybody does."""
+    """One place where a coordinator runs, most of the time."""
 
-    def __init__(self, disk: Disk, plan: Plan, chance: Chance, *, clock: LoopClock, record: Record) -> None:
+    def __init__(
+        self, disk: Disk, plan: Plan, chance: Chance, *, place: int, clock: LoopClock, record: Record
+    ) -> None:
         self.disk = disk
+        self.place = place
+        self._alone = plan.coordinators == 1
         self.clock = clock
         self.lives = 0
         """How many engines there have been."""
         self._plan = plan
         self._chance = chance
         self._record = record
-        self._choices = chance.random("whom clients reach")
+        self._choices = chance.random(f"whom clients reach{self._suffix}")
         self._life: Life | None = None
         self._cut_off: Life | None = None
         """One that was taken over from, and does not know."""
@@ -48,7 +53,7 @@ class Coordinator:
         """Start an engine on the store, as often as it takes."""
         while True:
             self.lives += 1
-            name = f"coordinator {self.lives}"
+            name = self._name(self.lives)
             link = Link(self.disk, self._chance, self._record, name=name, shared=self._plan.lease is not None)
             life = Life(self.lives, link, died=self._died)
             self._record.say(name, "starts")
@@ -63,8 +68,15 @@ class Coordinator:
             self._life = life
             return
 
+    @property
+    def _suffix(self) -> str:
+        return "" if self._alone else f" at {'abcdefgh'[self.place]}"
+
+    def _name(self, number: int) -> str:
+        return f"coordinator {number}{self._suffix}"
+
     def _engine(self, link: Link) -> Engine:
-        nonces = self._chance.random(f"nonces {self.lives}")
+        nonces = self._chance.random(f"nonces {self.lives}{self._suffix}")
         limits = SMALL if self._plan.small_memory else Limits()
         if self._plan.lease is not None:
             limits = msgspec.structs.replace(limits, ownership_lease=self._plan.lease)
@@ -83,15 +95,15 @@ class Coordinator:
             return self._cut_off
         return self._life
 
-    def now(self, tenant: str) -> int:
-        """What time it is, as far as anybody knows."""
+    def now(self, tenant: str) -> int | None:
+        """What time it is where a tenant lives; None where that is not known here."""
         life = self._life
         if life is None or life.engine is None or life.frozen:
-            return self.clock.now()
+            return None
         try:
             return life.context.run(life.engine.now, tenant)
         except NotOwner:
-            return self.clock.now()
+            return None
 
     # Mishaps.
 
@@ -127,7 +139,7 @@ class Coordinator:
         """Drop the engine where it stands."""
         life, self._life = self._life, None
         if life is not None:
-            self._record.say(f"coordinator {life.number}", "crashes")
+            self._record.say(self._name(life.number), "crashes")
             life.end()
 
     async def stop(self) -> None:
@@ -136,8 +148,10 @@ class Coordinator:
         if life is None or life.engine is None:
             return
         self._record.tally["coordinator: closed"] += 1
-        self._record.say(f"coordinator {life.number}", "closes")
+        self._record.say(self._name(life.number), "closes")
         try:
+            if not self._alone:
+                await life.context.run(asyncio.ensure_future, life.engine.hand_over())
             await life.context.run(asyncio.ensure_future, life.engine.close())
         finally:
             life.end()
@@ -166,10 +180,10 @@ class Coordinator:
         if life is None:
             return
         self._record.tally["coordinator: frozen"] += 1
-        self._record.say(f"coordinator {life.number}", f"is frozen for {seconds:g} s")
+        self._record.say(self._name(life.number), f"is frozen for {seconds:g} s")
         life.freeze()
-        began, epoch = loop.time(), self.disk.checker.epoch
-        if self._plan.lease is not None and seconds >= 2:
+        began, epochs = loop.time(), self._epochs(life)
+        if self._alone and self._plan.lease is not None and seconds >= 2:
             self._record.tally["coordinator: taken over from while frozen"] += 1
             self._end_cut_off()
             self._cut_off, self._life = life, None
@@ -177,9 +191,13 @@ class Coordinator:
         try:
             await asyncio.sleep(max(0.0, began + seconds - loop.time()))
         finally:
-            if epoch == self.disk.checker.epoch:
-                self.disk.checker.hearing.stood_still(began, loop.time())
-            self._record.say(f"coordinator {life.number}", "thaws")
+            for shard, epoch in epochs.items():
+                checker = self.disk.checkers[shard]
+                if epoch == checker.epoch:
+                    checker.hearing.stood_still(began, loop.time())
+                else:
+                    self._record.tally["coordinator: lost shards while frozen"] += 1
+            self._record.say(self._name(life.number), "thaws")
             life.thaw()
         if self._cut_off is life:
             await asyncio.sleep(3.0)
@@ -188,11 +206,17 @@ class Coordinator:
     async def _lose_touch(self, seconds: float) -> None:
         """Start an engine while the store does not hear the other, which goes on serving as far as it can."""
         loop = asyncio.get_running_loop()
-        life, self._life = self._life, None
+        life = self._life
         if life is None:
             return
+        self._record.say(self._name(life.number), f"is cut off from the store for {seconds:g} s")
+        if not self._alone:
+            self._record.tally["coordinator: cut off while others go on"] += 1
+            life.link.cut_off_until = loop.time() + seconds
+            await asyncio.sleep(seconds)
+            return
         self._record.tally["coordinator: cut off and taken over from"] += 1
-        self._record.say(f"coordinator {life.number}", f"is cut off from the store for {seconds:g} s")
+        self._life = None
         self._end_cut_off()
         self._cut_off = life
         began = loop.time()
@@ -203,8 +227,14 @@ class Coordinator:
         finally:
             self._end_cut_off()
 
+    def _epochs(self, life: Life) -> dict[int, int]:
+        """Return the epochs of the shards that an engine has."""
+        if life.engine is None:
+            return {}
+        return {shard: self.disk.checkers[shard].epoch for shard in life.engine.runners}
+
     def _end_cut_off(self) -> None:
         life, self._cut_off = self._cut_off, None
         if life is not None:
-            self._record.say(f"coordinator {life.number}", "ends")
+            self._record.say(self._name(life.number), "ends")
             life.end()

@@ -1,7 +1,11 @@
-"""The store that every coordinator of a run shares: the truth, which is the real memory store."""
+"""The store that every coordinator of a run shares: the truth, which is the real memory store.
+
+Each shard has a judge of its own, as each is a history of its own.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -11,52 +15,71 @@ from lineshaft.core.task import Task
 from lineshaft.errors import Fenced
 from lineshaft.store.base import Ownership
 from lineshaft.store.memory import MemoryStore
+from lineshaft.values.partitions import shard_of
 from tests.simulation.checker import Checker
 
 
 class Disk:
     """Commits at the truth, and has each commit judged."""
 
-    def __init__(self, checker: Checker) -> None:
-        self.store = MemoryStore(exclusive=False)
-        self.checker = checker
-        self.position = 0
-        self._attempted: dict[tuple[int, int, bytes], bytes] = {}
+    def __init__(self, note: Callable[[str], None], *, shards: int = 1) -> None:
+        self.store = MemoryStore(shards=shards, exclusive=False)
+        self.checkers = [Checker(note) for _ in range(shards)]
+        """By number of the shard."""
+        self._attempted: dict[tuple[int, int, int, bytes], bytes] = {}
+
+    def checker_of(self, tenant: str) -> Checker:
+        """Return the judge of a tenant's shard."""
+        return self.checkers[self.shard_of(tenant)]
+
+    def shard_of(self, tenant: str) -> int:
+        """Return the shard of a tenant."""
+        return shard_of(tenant, len(self.checkers))
+
+    @property
+    def commits(self) -> int:
+        """Return how many commits there were."""
+        return sum(checker.position for checker in self.checkers)
+
+    @property
+    def violations(self) -> list[str]:
+        """Return every promise that was found broken."""
+        return [told for checker in self.checkers for told in checker.violations]
 
     async def apply(self, ownership: Ownership, batch: Batch) -> None:
         """Commit at the truth; judge what was committed."""
-        self._same_batch_again(ownership, batch)
+        checker = self.checkers[ownership.shard]
+        self._same_batch_again(checker, ownership, batch)
         try:
             await self.store.commit(ownership, batch)
         except Fenced as fence:
-            self.checker.fenced(ownership, batch, str(fence))
+            checker.fenced(ownership, batch, str(fence))
             raise
-        if batch.position == self.position + 1:
-            self.position = batch.position
-            self.checker.committed(ownership, batch)
+        if batch.position == checker.position + 1:
+            checker.committed(ownership, batch)
 
-    def _same_batch_again(self, ownership: Ownership, batch: Batch) -> None:
-        key = (ownership.epoch, batch.position, batch.nonce)
+    def _same_batch_again(self, checker: Checker, ownership: Ownership, batch: Batch) -> None:
+        key = (ownership.shard, ownership.epoch, batch.position, batch.nonce)
         told = msgspec.msgpack.encode(batch)
         if self._attempted.setdefault(key, told) != told:
-            self.checker.violated(f"another batch was tried under the nonce of position {batch.position}")
+            checker.violated(f"another batch was tried under the nonce of position {batch.position}")
 
     # What is stored.
 
-    def rows(self) -> dict[int, Task]:
-        """Return every row."""
-        data: Any = self.store._shards[0]
+    def rows(self, shard: int) -> dict[int, Task]:
+        """Return every row of a shard."""
+        data: Any = self.store._shards[shard]
         rows: dict[int, Task] = data.tasks
         return rows
 
-    def blob(self, kind: Blob, seq: int) -> bytes:
+    def blob(self, shard: int, kind: Blob, seq: int) -> bytes:
         """Return a blob; absent is null."""
-        data: Any = self.store._shards[0]
+        data: Any = self.store._shards[shard]
         found: bytes | None = data.blobs.get((kind, seq))
         return b"null" if found is None else found
 
     def is_paused(self, tenant: str, queue: str) -> bool:
         """Tell whether a queue is paused."""
-        data: Any = self.store._shards[0]
+        data: Any = self.store._shards[self.shard_of(tenant)]
         record = data.records.get(("queue", tenant, queue))
         return record is not None and b"p" in record.data

@@ -28,6 +28,8 @@ WORST = {
     "timed_out": 0.08,
     "fence": 0.03,
     "unreadable": 0.15,
+    "swap_lost": 0.06,
+    "swap_late": 0.04,
     # requests
     "request_lost": 0.08,
     "reply_lost": 0.12,
@@ -76,19 +78,24 @@ def draw(seed: int) -> Plan:
     faults = {kind: 0.0 if random.random() < 0.25 else odds * weight for kind, odds in WORST.items()}
     tenants = ("acme", "globex")[: random.choice([1, 2, 2])]
     trouble = random.choice([30.0, 60.0, 120.0])
-    lease = random.choice([None, None, 350, 5 * SECOND])
+    lease = random.choice([None, None, 700, 5 * SECOND])
     peaceful = not weight
+    coordinators = 1 if lease is None else random.choice([1, 2, 3])
+    leased = lease is not None
+    mishaps = () if peaceful else _mishaps(random, trouble, coordinators, leased=leased)
     return Plan(
         seed=seed,
         odds={**faults, **HABITS},
         tenants=tenants,
         clients=_clients(random, tenants, trouble, faults["unstorable"]),
         workers=_workers(random, tenants),
-        mishaps=() if peaceful else _mishaps(random, trouble, leased=lease is not None),
+        mishaps=mishaps,
         jumps=() if peaceful else _jumps(random, trouble),
         pauses=tuple(pause for tenant in tenants for pause in _pauses(random, tenant, trouble)),
         trouble=trouble,
         lease=lease,
+        coordinators=coordinators,
+        shards=1 if lease is None else random.choice([1, 2, 5]),
         small_memory=random.random() < 0.5,
     )
 
@@ -124,7 +131,15 @@ def _times(random: Random, every: float, until: float) -> list[float]:
     return times
 
 
-def _mishaps(random: Random, trouble: float, *, leased: bool) -> tuple[Mishap, ...]:
+def _mishaps(random: Random, trouble: float, coordinators: int, *, leased: bool) -> tuple[Mishap, ...]:
+    return tuple(
+        mishap
+        for place in range(coordinators)
+        for mishap in _mishaps_at(random, trouble, place, leased=leased)
+    )
+
+
+def _mishaps_at(random: Random, trouble: float, place: int, *, leased: bool) -> list[Mishap]:
     kinds = ["crash"] * 6 + ["close"] * 2 + ["freeze"] * 3 + (["cut_off"] * 6 if leased else [])
     mishaps = []
     for at in _times(random, random.choice([10.0, 30.0, 1e9]), trouble):
@@ -135,8 +150,8 @@ def _mishaps(random: Random, trouble: float, *, leased: bool) -> tuple[Mishap, .
             lasts = random.uniform(2, 20)
         else:
             lasts = random.choice([0.0, 0.1, 2.0, 45.0])
-        mishaps.append(Mishap(at, kind, round(lasts, 3), steps=random.randint(0, 60)))
-    return tuple(mishaps)
+        mishaps.append(Mishap(at, kind, round(lasts, 3), steps=random.randint(0, 60), place=place))
+    return mishaps
 
 
 def _jumps(random: Random, trouble: float) -> tuple[Jump, ...]:

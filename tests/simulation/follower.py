@@ -23,7 +23,7 @@ class Follower:
     async def run(self) -> None:
         """Read what there is, wait to be told of more, for ever."""
         while True:
-            log: Log = await self._line.read(self._next, f"follower of {self.tenant}")
+            log: Log = await self._line.read(self.tenant, self._next, f"follower of {self.tenant}")
             for record in log.records:
                 self.seen += [(record.position, change) for change in record.changes]
                 self.cursor = record.position

@@ -18,7 +18,7 @@ from lineshaft.engine.engine import Engine
 from lineshaft.engine.handle import Handle
 from lineshaft.errors import LineshaftError, NotOwner, Retryable
 from tests.simulation.chance import Chance
-from tests.simulation.coordinator import Coordinator
+from tests.simulation.fleet import Fleet
 from tests.simulation.life import Life
 from tests.simulation.record import Record
 
@@ -30,9 +30,9 @@ class NoAnswer(Exception):
 
 
 class Line:
-    def __init__(self, coordinator: Coordinator, chance: Chance, record: Record) -> None:
-        self.coordinator = coordinator
-        self.disk = coordinator.disk
+    def __init__(self, fleet: Fleet, chance: Chance, record: Record) -> None:
+        self.fleet = fleet
+        self.disk = fleet.disk
         self.chance = chance
         self.record = record
         self.open: dict[Handle, Life] = {}
@@ -42,7 +42,7 @@ class Line:
 
     def now(self, tenant: str) -> int:
         """What time it is, as far as anybody knows."""
-        return self.coordinator.now(tenant)
+        return self.fleet.now(tenant)
 
     async def insist(self, command: c.Command, who: str, *, patience: float = 8.0) -> Any:
         """Repeat a request until it is answered; raises what it is refused with for good."""
@@ -59,7 +59,7 @@ class Line:
 
         `who` names the sender, and the place where things go wrong.
         """
-        self.disk.checker.asked(command)
+        self.disk.checker_of(command.tenant).asked(command)
         sent = asyncio.get_running_loop().time()
         fault = self.chance.draw(who, "request_lost", "reply_lost", "duplicated", "overtaken", "hung_up")
         kind, delays = None, self._delays_of(who)
@@ -114,7 +114,8 @@ class Line:
     async def _ask(
         self, command: c.Command, who: str, patience: float, *, sent: float | None, lost: bool
     ) -> Any:
-        life, checker = self.coordinator.someone(who), self.disk.checker
+        life = self.fleet.someone(who, command.tenant)
+        checker = self.disk.checker_of(command.tenant)
         if life is None or life.engine is None:
             await asyncio.sleep(0.05)
             raise NoAnswer("nobody is there")
@@ -173,7 +174,9 @@ class Line:
         if isinstance(refusal, NotOwner):
             raise NoAnswer("the shard is another's")
         if not isinstance(refusal, LineshaftError):
-            self.disk.checker.violated(f"{handle.command} was answered with {refusal!r}")
+            self.disk.checker_of(handle.command.tenant).violated(
+                f"{handle.command} was answered with {refusal!r}"
+            )
             raise refusal
         return refusal
 
@@ -195,13 +198,15 @@ class Line:
         found: Found = await self.insist(c.Get(tenant=tenant, id=id), who)
         task = found.task
         if task.state is State.COMPLETED:
-            [result] = await self.read(lambda engine: engine.read(tenant, [(Blob.RESULT, task.seq)]), who)
-            self.disk.checker.read_result(task, b"null" if result is None else result)
+            [result] = await self.read(
+                tenant, lambda engine: engine.read(tenant, [(Blob.RESULT, task.seq)]), who
+            )
+            self.disk.checker_of(tenant).read_result(task, b"null" if result is None else result)
 
-    async def read(self, ask: Any, who: str) -> Any:
-        """Ask an engine something that is not a command, until it answers."""
+    async def read(self, tenant: str, ask: Any, who: str) -> Any:
+        """Ask an engine something of a tenant that is not a command, until it answers."""
         while True:
-            life = self.coordinator.someone(who)
+            life = self.fleet.someone(who, tenant)
             if life is None or life.engine is None:
                 await asyncio.sleep(0.1)
                 continue

@@ -28,24 +28,29 @@ class Link:
 
     url = "memory://simulated"
     tier = "none"
-    shards = 1
 
     def __init__(self, disk: Disk, chance: Chance, record: Record, *, name: str, shared: bool) -> None:
         """`shared`: several coordinators may be at the store, and agree by its roster."""
         self.disk = disk
         self.exclusive = not shared
+        self.shards = disk.store.shards
         self.cut_off_until = 0.0
         """Until then nothing goes through."""
         self.cut = False
         """The coordinator has crashed: nothing it asks for is answered any more."""
-        self.committing = False
+        self._committing = 0
         self.name = name
         self._chance = chance
         self._record = record
         self._delays = chance.random(f"delays of {name}")
-        self._sending = ((0, 0), 0.0)
-        """The epoch and position that are being committed, and since when."""
+        self._sending: dict[int, tuple[tuple[int, int], float]] = {}
+        """By shard, the epoch and position that are being committed, and since when."""
         self._late: set[asyncio.Task[None]] = set()
+
+    @property
+    def committing(self) -> bool:
+        """Whether a commit is under way."""
+        return self._committing > 0
 
     async def open(self, *, address: str) -> None:
         await self.disk.store.open(address=address)
@@ -58,8 +63,8 @@ class Link:
     async def acquire(self, shard: int, owner: bytes) -> Ownership:
         async def acquire() -> Ownership:
             ownership = await self.disk.store.acquire(shard, owner)
-            self.disk.checker.acquired(ownership)
-            self._record.say(self.name, f"takes the shard over, under epoch {ownership.epoch}")
+            self.disk.checkers[shard].acquired(ownership)
+            self._record.say(self.name, f"takes {self._named(shard)} over, under epoch {ownership.epoch}")
             return ownership
 
         return await self._ask(acquire)
@@ -70,8 +75,9 @@ class Link:
     async def release(self, ownership: Ownership) -> None:
         async def release() -> None:
             await self.disk.store.release(ownership)
-            if ownership.epoch == self.disk.checker.epoch:
-                self.disk.checker.released()
+            checker = self.disk.checkers[ownership.shard]
+            if ownership.epoch == checker.epoch:
+                checker.released()
 
         await self._ask(release)
 
@@ -79,7 +85,7 @@ class Link:
 
     async def load(self, ownership: Ownership) -> Snapshot:
         snapshot = await self._ask(lambda: self.disk.store.load(ownership))
-        self.disk.checker.hearing.loaded(self._now())
+        self.disk.checkers[ownership.shard].hearing.loaded(self._now())
         return snapshot
 
     async def get(self, shard: int, keys: Sequence[tuple[str, str]]) -> list[Task | None]:
@@ -100,7 +106,7 @@ class Link:
     async def prune(
         self, ownership: Ownership, *, before: int, log_before: int, limit: int = 10_000
     ) -> list[Census]:
-        self.disk.checker.pruning(before)
+        self.disk.checkers[ownership.shard].pruning(before)
         await self._travel()
         # Its answer is not lost here: what it removed would have to be counted again by a load.
         return await self.disk.store.prune(ownership, before=before, log_before=0, limit=limit)
@@ -109,7 +115,20 @@ class Link:
         return await self._ask(self.disk.store.read_roster)
 
     async def swap_roster(self, expected: int, data: bytes) -> Roster:
+        fault = self._chance.draw("roster", "swap_lost", "swap_late")
+        if fault is not None:
+            self._record.tally[f"roster: {fault.kind}"] += 1
+            delay = fault.random.uniform(0, 2) if fault.kind == "swap_late" else 0.0
+            self._later(self._swap_late(expected, data, delay=delay))
+            await self._sleep(fault.random.uniform(0, 0.5))
+            raise TimeoutError("no answer from the store")
         return await self._ask(lambda: self.disk.store.swap_roster(expected, data))
+
+    async def _swap_late(self, expected: int, data: bytes, *, delay: float) -> None:
+        await asyncio.sleep(delay)
+        there = await self.disk.store.swap_roster(expected, data)
+        if delay and there.data == data:
+            self._record.tally["roster: swapped late"] += 1
 
     def congestion(self, shard: int) -> str | None:
         return None
@@ -121,16 +140,18 @@ class Link:
 
     async def commit(self, ownership: Ownership, batch: Batch) -> None:
         slot, began = (ownership.epoch, batch.position), self._now()
-        if self._sending[0] == slot:
-            began = self._sending[1]
-        self._sending = (slot, began)
-        self.committing = True
+        checker = self.disk.checkers[ownership.shard]
+        known = self._sending.get(ownership.shard)
+        if known is not None and known[0] == slot:
+            began = known[1]
+        self._sending[ownership.shard] = (slot, began)
+        self._committing += 1
         try:
             await self._commit(ownership, batch)
         finally:
-            self.committing = False
-        if ownership.epoch == self.disk.checker.epoch:  # else the answer came when another listened already
-            self.disk.checker.hearing.stalled(began, self._now())
+            self._committing -= 1
+        if ownership.epoch == checker.epoch:  # else the answer came when another listened already
+            checker.hearing.stalled(began, self._now())
 
     async def _commit(self, ownership: Ownership, batch: Batch) -> None:
         fault = self._chance.draw("commits", "refused", "stall", "answer_lost", "timed_out", "fence")
@@ -155,8 +176,10 @@ class Link:
                 await self._sleep(random.uniform(0.5, 20))
             case "fence":
                 stranger = await self.disk.store.acquire(ownership.shard, b"a stranger")
-                self.disk.checker.acquired(stranger)
-                self._record.say("a stranger", f"takes the shard over, under epoch {stranger.epoch}")
+                self.disk.checkers[stranger.shard].acquired(stranger)
+                self._record.say(
+                    "a stranger", f"takes {self._named(stranger.shard)} over, under epoch {stranger.epoch}"
+                )
             case "timed_out":
                 self._later(self._apply_late(ownership, batch, delay=random.uniform(0, 5)))
                 await self._sleep(random.uniform(0, 2))
@@ -188,6 +211,9 @@ class Link:
         task = asyncio.get_running_loop().create_task(apply, context=contextvars.Context())
         self._late.add(task)
         task.add_done_callback(self._late.discard)
+
+    def _named(self, shard: int) -> str:
+        return "the shard" if self.shards == 1 else f"shard {shard}"
 
     # The way there and back.
 

@@ -61,7 +61,7 @@ class WorkerPlan:
 
 @dataclass(frozen=True)
 class Mishap:
-    """Something that happens to the coordinator, one after the other."""
+    """Something that happens to a coordinator, one after the other."""
 
     at: float
     kind: str
@@ -70,6 +70,8 @@ class Mishap:
     """Seconds until somebody is there again."""
     steps: int = 0
     """The engine crashes after so many more steps of its own."""
+    place: int = 0
+    """Which coordinator it happens to."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,9 @@ class Plan:
     """Seconds for which all this lasts."""
     lease: int | None
     """For how long (ms) coordinators wait for each other; None where the store is exclusive."""
+    coordinators: int
+    """How many there are, most of the time; one where the store is exclusive."""
+    shards: int
     small_memory: bool
     """Whether the coordinator remembers hardly any finished task and admits little at a time."""
     only: frozenset[str] | None = field(default=None, repr=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
@@ -14,11 +15,10 @@ from lineshaft.core.task import State, Task
 from lineshaft.engine.clock import LoopClock
 from tests.simulation import loop
 from tests.simulation.chance import Chance
-from tests.simulation.checker import Checker
 from tests.simulation.clients import Client, Operator
-from tests.simulation.coordinator import Coordinator
 from tests.simulation.disk import Disk
 from tests.simulation.draw import draw
+from tests.simulation.fleet import Fleet
 from tests.simulation.follower import Follower
 from tests.simulation.life import task_factory
 from tests.simulation.line import Line
@@ -87,8 +87,7 @@ class Simulation:
         self.chance = Chance(plan.seed, plan.odds, plan.only)
         self.broken_at: float | None = None
         """When (seconds of the loop) the first promise was found broken."""
-        self.checker = Checker(self._found_broken)
-        self._disk = Disk(self.checker)
+        self._disk = Disk(self._found_broken, shards=plan.shards)
         self._clock = LoopClock(START)
         self._background: list[asyncio.Task[Any]] = []
 
@@ -105,22 +104,25 @@ class Simulation:
         running = asyncio.get_running_loop()
         running.set_task_factory(task_factory)
         plan, record = self.plan, self.record
-        self._coordinator = Coordinator(self._disk, plan, self.chance, clock=self._clock, record=record)
-        self._line = Line(self._coordinator, self.chance, record)
+        self._fleet = Fleet(self._disk, plan, self.chance, clock=self._clock, record=record)
+        self._line = Line(self._fleet, self.chance, record)
         self._followers = [Follower(self._line, tenant=tenant) for tenant in plan.tenants]
-        await self._coordinator.start()
+        await self._fleet.start()
         await self._trouble()
         self.record.say("from now on", "nothing goes wrong any more")
         await self._peace()
         await self._look_at_what_is_left()
-        record.tally["judge: leases that were lost"] += self.checker.lost_leases
-        record.tally["judge: of them, after a stall, a standstill or a load"] += self.checker.hearing.spared
+        for checker in self._disk.checkers:
+            record.tally["judge: leases that were lost"] += checker.lost_leases
+            record.tally["judge: of them, after a stall, a standstill or a load"] += checker.hearing.spared
+        record.tally["fleet: several coordinators"] += plan.coordinators > 1
+        record.tally["fleet: several shards"] += plan.shards > 1
         return Summary(
             seed=plan.seed,
             digest=record.digest,
-            commits=self._disk.position,
-            tasks=len(self.checker.lives),
-            lives=self._coordinator.lives,
+            commits=self._disk.commits,
+            tasks=sum(len(checker.lives) for checker in self._disk.checkers),
+            lives=self._fleet.started,
             lines=record.lines,
             seconds=running.time(),
             tally=dict(record.tally),
@@ -132,13 +134,13 @@ class Simulation:
         return task
 
     async def _trouble(self) -> None:
-        plan, line, coordinator = self.plan, self._line, self._coordinator
+        plan, line, fleet = self.plan, self._line, self._fleet
         for worker in plan.workers:
             self._start(Worker(line, worker).run())
         for follower in self._followers:
             self._start(follower.run())
         self._start(Vigil(line, self._followers).keep())
-        outside = [self._start(coordinator.suffer(plan.mishaps)), self._start(self._jump(plan.jumps))]
+        outside = [self._start(fleet.suffer()), self._start(self._jump(plan.jumps))]
         doings = [self._start(Client(line, client).run()) for client in plan.clients]
         for tenant in plan.tenants:
             pauses = tuple(pause for pause in plan.pauses if pause.tenant == tenant)
@@ -148,7 +150,7 @@ class Simulation:
             task.cancel()
         await asyncio.wait(outside)
         self.chance.calm = True
-        await coordinator.settle_down()
+        await fleet.settle_down()
         await self._watch(asyncio.gather(*doings))
 
     async def _jump(self, jumps: tuple[Jump, ...]) -> None:
@@ -168,8 +170,8 @@ class Simulation:
         waited.result()
 
     def _stop_if_broken(self) -> None:
-        if self.checker.violations:
-            raise Broken("; ".join(self.checker.violations[:5]))
+        if violations := self._disk.violations:
+            raise Broken("; ".join(violations[:5]))
         running = asyncio.get_running_loop()
         assert isinstance(running, loop.VirtualLoop)
         if running.crashed:
@@ -198,7 +200,8 @@ class Simulation:
         workers = self.plan.workers
         return [
             task
-            for task in self.checker.open.values()
+            for checker in self._disk.checkers
+            for task in checker.open.values()
             if task.lease is not None or any(worker.can_run(task) for worker in workers)
         ]
 
@@ -206,34 +209,49 @@ class Simulation:
         await self._counters_equal_a_recount()
         await self._watch(asyncio.sleep(1.0))
         for follower in self._followers:
-            if follower.seen != self.checker.log.get(follower.tenant, []):
+            log = self._disk.checker_of(follower.tenant).log
+            if follower.seen != log.get(follower.tenant, []):
                 seen = len(follower.seen)
                 raise Broken(f"[16] the feed of {follower.tenant} told {seen} changes, not what was")
-        before = {seq: _settled(task) for seq, task in self._disk.rows().items()}
-        for way in (self._coordinator.crash, self._coordinator.stop):
+        shards = range(self.plan.shards)
+        before = self._all_settled()
+        for way in (self._fleet.crash, self._fleet.stop):
             stopping = way()
             if stopping is not None:
                 await stopping
-            await self._coordinator.start()
+            await self._fleet.start()
             await self._counters_equal_a_recount()
-        after = {seq: _settled(task) for seq, task in self._disk.rows().items()}
-        if any(after[seq] != before.get(seq) for seq in after):
+        after = self._all_settled()
+        if any(after[key] != before.get(key) for key in after):
             raise Broken("[22] another load changed what was finished")
-        self.checker.ended(self._disk.rows(), self._disk.blob)
+        for shard in shards:
+            self._disk.checkers[shard].ended(
+                self._disk.rows(shard), functools.partial(self._disk.blob, shard)
+            )
         self._stop_if_broken()
+
+    def _all_settled(self) -> dict[tuple[int, int], tuple[object, ...]]:
+        return {
+            (shard, seq): _settled(task)
+            for shard in range(self.plan.shards)
+            for seq, task in self._disk.rows(shard).items()
+        }
 
     async def _counters_equal_a_recount(self) -> None:
         for tenant in self.plan.tenants:
             while True:
-                there = set(self._disk.rows())
+                there = set(self._rows_of(tenant))
                 stats: StatsReply = await self._line.insist(c.Stats(tenant=tenant), "judge")
                 queues: list[QueueState] = await self._line.insist(c.Queues(tenant=tenant), "judge")
-                if there == set(self._disk.rows()):  # else something was pruned meanwhile
+                if there == set(self._rows_of(tenant)):  # else something was pruned meanwhile
                     break
             self._compare(tenant, stats, queues)
 
+    def _rows_of(self, tenant: str) -> dict[int, Task]:
+        return self._disk.rows(self._disk.shard_of(tenant))
+
     def _compare(self, tenant: str, stats: StatsReply, queues: list[QueueState]) -> None:
-        rows = [task for task in self._disk.rows().values() if task.tenant == tenant]
+        rows = [task for task in self._rows_of(tenant).values() if task.tenant == tenant]
         for state in State:
             counted = sum(task.state is state for task in rows)
             if stats.counts.get(state, 0) != counted:

@@ -138,7 +138,11 @@ class Shrinker:
         tenants = tuple(t for t in plan.tenants if any(client.tenant == t for client in plan.clients))
         if tenants and tenants != plan.tenants:
             self._try(replace(self.plan, tenants=tenants))
-        for simpler in ({"lease": None}, {"small_memory": False}):
+        for simpler in (
+            {"lease": None, "coordinators": 1, "shards": 1},
+            {"shards": 1},
+            {"small_memory": False},
+        ):
             if any(getattr(self.plan, name) != value for name, value in simpler.items()):
                 self._try(replace(self.plan, **simpler))
         for index, client in enumerate(self.plan.clients):

@@ -42,18 +42,20 @@ class Vigil:
         """Look, for ever."""
         while True:
             await asyncio.sleep(EVERY)
-            life = self._line.coordinator.life
-            if life is not None and not life.frozen:
-                runner = resting(life)
-                if runner is not None:
-                    self._look(life, runner)
+            for life in self._line.fleet.lives:
+                if not life.frozen:
+                    for runner in resting(life):
+                        self._look(life, runner)
             self._late, self._late_now = self._late_now, set()
 
     def _look(self, life: Life, runner: Runner) -> None:
         waiting = [
             handle for handle, at in self._line.open.items() if at is life and runner.intake.is_parked(handle)
         ]
-        open_rows = self._disk.checker.open.values()
+        checker = self._disk.checkers[runner.shard_number]
+        if runner.ownership is None or runner.ownership.epoch != checker.epoch:
+            return  # it is another's already, and does not know
+        open_rows = checker.open.values()
         queued = [task for task in open_rows if task.state is State.QUEUED]
         for handle in waiting:
             if isinstance(handle.command, c.Claim):
@@ -65,7 +67,8 @@ class Vigil:
             if task.state is State.SCHEDULED:
                 self._overdue(present - task.run_at, f"scheduled task {task.id} still is")
         for follower in self._followers:
-            self._follow(follower, life.engine)
+            if self._disk.shard_of(follower.tenant) == runner.shard_number:
+                self._follow(follower, life.engine)
 
     def _claim(self, runner: Runner, handle: Handle, claim: c.Claim, queued: list[Task]) -> None:
         self._tally["watched: parked claims"] += 1
@@ -97,15 +100,17 @@ class Vigil:
         return any(
             task.lease is not None
             and (task.lease.worker_id, task.lease.incarnation) == (worker.id, worker.incarnation)
-            for task in self._disk.checker.holding.values()
+            for checker in self._disk.checkers
+            for task in checker.holding.values()
         )
 
     def _wait(self, runner: Runner, handle: Handle) -> None:
         self._tally["watched: waits for an end"] += 1
         command: Any = handle.command
         id = command.id if isinstance(command, c.Get) else command.tasks[0].id
-        seq = self._disk.checker.present.get((command.tenant, id))
-        task = None if seq is None else self._disk.rows().get(seq)
+        shard = self._disk.shard_of(command.tenant)
+        seq = self._disk.checkers[shard].present.get((command.tenant, id))
+        task = None if seq is None else self._disk.rows(shard).get(seq)
         ended = task is not None and task.state.terminal
         self._lost(ended, f"somebody waits for the end of {id}, which has ended")
         self._overdue(runner.present_at_least - command.wait_until, f"a wait for {id} goes on")
@@ -117,7 +122,7 @@ class Vigil:
         if where is not engine or told.done():
             return
         self._tally["watched: followers of the feed"] += 1
-        log = self._disk.checker.log.get(follower.tenant)
+        log = self._disk.checker_of(follower.tenant).log.get(follower.tenant)
         missed = bool(log) and log is not None and log[-1][0] > follower.cursor
         self._lost(
             missed, f"the follower of {follower.tenant} is not told of what came after {follower.cursor}"
@@ -130,12 +135,11 @@ class Vigil:
 
     def _lost(self, lost: bool, what: str) -> None:
         if lost:
-            self._disk.checker.violated(f"[23] lost wake-up: {what}")
+            self._disk.checkers[0].violated(f"[23] lost wake-up: {what}")
 
 
-def resting(life: Life) -> Runner | None:
-    """Return the engine's runner if it has nothing to do and nothing to settle; then memory is the truth."""
-    if life.engine is None or not life.engine.runners:
-        return None
-    [runner] = life.engine.runners.values()
-    return runner if runner.resting else None
+def resting(life: Life) -> list[Runner]:
+    """Return the runners that have nothing to do and nothing to settle; their memory is the truth."""
+    if life.engine is None:
+        return []
+    return [runner for runner in life.engine.runners.values() if runner.resting]

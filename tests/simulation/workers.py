@@ -28,7 +28,7 @@ class Worker:
         self._claims = 0
         self._busy: dict[str, asyncio.Task[None]] = {}
         """Token → the execution under way."""
-        line.disk.checker.resources[plan.id] = dict(plan.resources)
+        line.disk.checker_of(plan.tenant).resources[plan.id] = dict(plan.resources)
 
     async def run(self) -> None:
         """Live and die, for ever."""
@@ -220,7 +220,9 @@ class Worker:
         else:
             same = isinstance(again, LeaseLost | NotFound) or type(again) is type(first)
         if not same:
-            self._line.disk.checker.violated(f"[7] {op} again: {first} and then {again}")
+            self._line.disk.checker_of(self._plan.tenant).violated(
+                f"[7] {op} again: {first} and then {again}"
+            )
 
 
 def _news(random: Random) -> dict[str, Any]:

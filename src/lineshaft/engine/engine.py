@@ -267,7 +267,10 @@ class Engine:
 
         It may come without a change of this tenant: read the log up to it and ask again. Cancel it when done.
         """
-        return self._runner_of(tenant).changes.after(tenant, position)
+        runner = self._runner_of(tenant)
+        if runner.state == "closed":  # and on its way to another: nobody would be told here
+            raise self._not_ours(runner.shard_number)
+        return runner.changes.after(tenant, position)
 
     async def committed(self, tenant: str, position: int, *, timeout: float) -> bool:
         """Wait up to `timeout` seconds until `changed` would say something; return whether it did."""
