@@ -60,11 +60,18 @@ def prefix(secured: SecuredNode) -> Iterator[str]:
 def user(secured: SecuredNode, prefix: str) -> str:
     """Make a user who has nothing but the documented role, for this prefix."""
     role = json.loads(json.dumps(documented_role("opensearch")).replace("lineshaft", prefix))
-    api = "/_plugins/_security/api"
-    assert secured.request("PUT", f"{api}/roles/{prefix}", role).status == 201
-    account = {"password": PASSWORD, "opendistro_security_roles": [prefix]}
-    assert secured.request("PUT", f"{api}/internalusers/{prefix}", account).status == 201
+    put(secured, f"roles/{prefix}", role)
+    put(secured, f"internalusers/{prefix}", {"password": PASSWORD, "opendistro_security_roles": [prefix]})
     return f"{prefix}:{quote(PASSWORD, safe='')}"
+
+
+def put(secured: SecuredNode, what: str, body: dict[str, Any]) -> None:
+    """Change the node's configuration; all of one kind is one document, so others may come between."""
+    for _ in range(20):
+        answer = secured.request("PUT", f"/_plugins/_security/api/{what}", body)
+        if answer.status != 409:
+            break
+    assert answer.status == 201, answer.text
 
 
 def url(server: SecuredNode, login: str, prefix: str, options: str = "") -> str:
