@@ -129,9 +129,10 @@ VALUES = {
             "slot": {"type": "long", **_UNSEARCHED},
             "shard": {"type": "integer", **_UNSEARCHED},
             "seq": {"type": "long", **_UNSEARCHED},
-            "kind": _KEYWORD,
-            "tenant": _KEYWORD,
-            "task_id": _KEYWORD,
+            # For people who look at a document; it is found by its id alone.
+            "kind": {"type": "keyword", **_UNSEARCHED},
+            "tenant": {"type": "keyword", **_UNSEARCHED},
+            "task_id": {"type": "keyword", **_UNSEARCHED},
             "value": _STORED,
             "raw": _BYTES,
             "gone": _BOOLEAN,
