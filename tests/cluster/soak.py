@@ -24,8 +24,6 @@ from tests.cluster.backing import Mishap, backing, kinds
 from tests.cluster.processes import PATIENCE, Clients, Served, Start, crew
 
 LEASE = "10s"
-ASK = 30.0
-"""After how many seconds without an answer another coordinator is asked."""
 FREEZES = (1.0, 7.0)
 """For how long a coordinator stands still: shorter and longer than its ownership lease of 5 s."""
 OPEN = ("scheduled", "queued", "claimed", "running")
@@ -34,11 +32,15 @@ OPEN = ("scheduled", "queued", "claimed", "running")
 class Soak:
     """One soak: `run`, then `verdict`."""
 
-    def __init__(self, clients: Clients, *, tasks: int, seed: int, lot: int = 5) -> None:
+    def __init__(
+        self, clients: Clients, *, tasks: int, seed: int, lot: int = 5, patience: float = 30
+    ) -> None:
+        """`lot` tasks go in one request; after `patience` seconds without an answer another is asked."""
         self._clients = clients
         self._fleet = clients.fleet
         self._tasks = tasks
         self._lot = lot
+        self._patience = patience
         self._random = Random(seed)
         self.enough = asyncio.Event()
         """Set: nothing more is produced than `tasks`."""
@@ -78,7 +80,7 @@ class Soak:
         while True:
             served = self._random.choice(self._fleet)
             try:
-                async with asyncio.timeout(ASK):
+                async with asyncio.timeout(self._patience):
                     status, answer = await self._clients.ask(served, method, path, body)
             except (aiohttp.ClientError, TimeoutError) as error:
                 self.repeated[type(error).__name__] += 1
