@@ -15,7 +15,7 @@ from tests.store.redis.relay import Relay
 
 PATIENCE = 180.0
 OUTAGES = (1.0, 7.0)
-"""For how long a server stands still (seconds): shorter and longer than an ownership lease."""
+"""For how long a server stands still (seconds): within an ownership lease, and beyond it."""
 
 Mishap = Callable[[Random], Awaitable[None]]
 
@@ -64,9 +64,12 @@ def _mishaps_of(server: Server) -> dict[str, Mishap]:
         await asyncio.to_thread(server.restart)
 
     async def freeze(random: Random) -> None:
-        await frozen(server, random.choice(OUTAGES))
+        await frozen(server, OUTAGES[0])
 
-    return {"server killed": kill, "server frozen": freeze}
+    async def freeze_long(random: Random) -> None:
+        await frozen(server, OUTAGES[1])
+
+    return {"server killed": kill, "server frozen": freeze, "server frozen past leases": freeze_long}
 
 
 async def frozen(server: Server, seconds: float) -> None:

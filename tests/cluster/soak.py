@@ -24,8 +24,8 @@ from tests.cluster.backing import Mishap, backing, kinds
 from tests.cluster.processes import PATIENCE, Clients, Served, Start, crew
 
 LEASE = "10s"
-FREEZES = (1.0, 7.0)
-"""For how long a coordinator stands still: shorter and longer than its ownership lease of 5 s."""
+SHORT, LONG = 1.0, 7.0
+"""For how long a coordinator stands still: within its ownership lease of 5 s, and beyond it."""
 OPEN = ("scheduled", "queued", "claimed", "running")
 
 
@@ -184,9 +184,14 @@ def mishaps_of_coordinators(
     """Return what may happen to coordinators, each time to one of them."""
 
     async def freeze(random: Random) -> None:
-        served = random.choice(fleet)
+        await stand_still(random.choice(fleet), SHORT)
+
+    async def freeze_long(random: Random) -> None:
+        await stand_still(random.choice(fleet), LONG)
+
+    async def stand_still(served: Served, seconds: float) -> None:
         served.signal(signal.SIGSTOP)
-        await asyncio.sleep(random.choice(FREEZES))
+        await asyncio.sleep(seconds)
         served.signal(signal.SIGCONT)
 
     async def kill(random: Random) -> None:
@@ -201,7 +206,12 @@ def mishaps_of_coordinators(
         await served.ended()
         fleet.append(await start(store))
 
-    return {"coordinator killed": kill, "coordinator frozen": freeze, "coordinator stopped": stop}
+    return {
+        "coordinator killed": kill,
+        "coordinator frozen": freeze,
+        "coordinator frozen past its lease": freeze_long,
+        "coordinator stopped": stop,
+    }
 
 
 async def soak(
