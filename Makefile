@@ -11,9 +11,12 @@ SEED ?= 1000
 SEEDS ?= 10000
 # How long the crowd of workers stays.
 MINUTES ?= 10
+# Through which stores tasks go while coordinators and servers are killed, and how many through each.
+STORES ?= valkey redis postgres opensearch elasticsearch valkey-replica opensearch-nodes
+TASKS ?= 20000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint style types contracts format bench bench-stores soak mutants docs package lock environment clean
+.PHONY: help demo test check lint style types contracts format bench bench-stores soak soak-stores mutants docs package lock environment clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -54,9 +57,15 @@ bench: $(READY) ## throughput and latency beside other queues, in ten minutes; B
 bench-stores: $(READY) ## the same on every store, beside what else runs on the same servers, in twenty minutes
 	$(RUN) -m bench.stores $(BENCH)
 
-soak: $(READY) ## the simulator over many seeds (SEED, SEEDS), then a crowd of workers (MINUTES)
+soak: $(READY) ## the simulator over many seeds (SEED, SEEDS), a crowd of workers (MINUTES), every store (STORES, TASKS)
 	$(RUN) -m tests.simulation --start $(SEED) --seeds $(SEEDS) --keep-going
 	$(RUN) -m tests.faults.soak --minutes $(MINUTES)
+	$(MAKE) soak-stores
+
+soak-stores: $(READY) ## only the part of `make soak` that kills and freezes coordinators and servers of each store
+	for store in $(STORES); do \
+		$(RUN) -m tests.cluster.soak --store $$store --tasks $(TASKS) --lot 10 --partitions 3 --seed $(SEED) || exit 1; \
+	done
 
 mutants: $(READY) ## break the heart in a hundred ways and see that the tests notice each
 	$(RUN) -m tests.mutants
