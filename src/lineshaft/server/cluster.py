@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import aiohttp
 import msgspec
 
 from lineshaft.engine.cluster.roster import Member
@@ -22,6 +21,9 @@ from lineshaft.server.lines import Lines, Refused, Unsent
 from lineshaft.server.partitions.telling import DIRECTIVES_PATH, Relay
 from lineshaft.server.responses import Response
 from lineshaft.wire import SUBPROTOCOL
+
+if TYPE_CHECKING:
+    import aiohttp
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -241,10 +243,12 @@ async def _carry_forth(there: aiohttp.ClientWebSocketResponse, receive: Receive)
 
 
 async def _carry_back(there: aiohttp.ClientWebSocketResponse, send: Send) -> None:
+    from aiohttp import WSMsgType
+
     async for message in there:
-        if message.type is aiohttp.WSMsgType.TEXT:
+        if message.type is WSMsgType.TEXT:
             await send({"type": "websocket.send", "text": message.data})
-        elif message.type is aiohttp.WSMsgType.BINARY:
+        elif message.type is WSMsgType.BINARY:
             await send({"type": "websocket.send", "bytes": message.data})
         else:
             return

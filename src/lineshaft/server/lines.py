@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import AsyncIterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote
 
-import aiohttp
-from yarl import URL
+if TYPE_CHECKING:
+    import aiohttp  # loaded where it is needed: a coordinator that is alone starts without
 
 _CONNECT = 2.0
 _KEEP_ALIVE = 30.0
@@ -79,6 +79,9 @@ class HttpLines:
         self, address: str, method: str, target: str, headers: list[tuple[str, str]], body: bytes
     ) -> AsyncIterator[Answer]:
         """See `Lines`."""
+        import aiohttp
+        from yarl import URL
+
         session, base = self._session(address)
         try:
             response = await session.request(
@@ -107,6 +110,9 @@ class HttpLines:
         self, address: str, target: str, headers: list[tuple[str, str]], *, protocol: str, max_size: int
     ) -> aiohttp.ClientWebSocketResponse:
         """See `Lines`."""
+        import aiohttp
+        from yarl import URL
+
         session, base = self._session(address)
         try:
             return await session.ws_connect(
@@ -131,6 +137,8 @@ class HttpLines:
 
     def _session(self, address: str) -> tuple[aiohttp.ClientSession, str]:
         """Return the session for an address and what its URLs begin with."""
+        import aiohttp
+
         if address.startswith("unix://"):
             path = unquote(address.removeprefix("unix://"))
             if path not in self._unix:
@@ -146,6 +154,8 @@ class HttpLines:
 
 
 def _opened(connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
+    import aiohttp
+
     return aiohttp.ClientSession(
         connector=connector,
         auto_decompress=False,
@@ -167,6 +177,8 @@ class _HttpAnswer:
 
     async def read(self) -> bytes:
         """See `Answer`."""
+        import aiohttp
+
         try:
             return await self._response.read()
         except (aiohttp.ClientError, OSError) as error:
@@ -174,6 +186,8 @@ class _HttpAnswer:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """See `Answer`."""
+        import aiohttp
+
         try:
             async for chunk in self._response.content.iter_any():
                 yield chunk

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any
-
-import aiohttp
+from typing import TYPE_CHECKING, Any
 
 from lineshaft.errors import Forbidden, LineshaftError, NotOwner, Unavailable
 from lineshaft.server.asked import Asked, Cancellable
@@ -18,6 +16,9 @@ from lineshaft.server.headers import Headers
 from lineshaft.server.identity import Identity, KeyRing
 from lineshaft.server.responses import Response
 from lineshaft.wire import SESSION_PATH
+
+if TYPE_CHECKING:
+    import aiohttp
 
 
 class ServingElsewhere:
