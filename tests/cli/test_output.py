@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import logging
 import subprocess
 import sys
 
 import pytest
+from elastic_transport import AiohttpHttpNode, NodeConfig, NodePool
 from rich.console import Console
 
 from lineshaft.cli.output import visible
+from lineshaft.cli.serve import _is_news
 from lineshaft.cli.spans import between, span
 from lineshaft.cli.tables import make_table
 
@@ -68,3 +71,22 @@ def test_a_coordinator_that_says_where_it_is_does_not_load_rich() -> None:
     said += "Output(as_json=False).say('serves'); sys.exit('rich' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=False)
     assert (done.stdout, done.returncode) == ("serves\n", 0)
+
+
+def test_a_node_that_is_gone_is_told_when_it_goes_and_when_it_is_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pool = NodePool([NodeConfig("http", "127.0.0.1", 9200)], AiohttpHttpNode)
+    [node] = pool.all()
+    logger = logging.getLogger("elastic_transport.node_pool")
+    logger.addFilter(_is_news)
+    try:
+        for _ in range(5):
+            pool.mark_dead(node)
+        pool.mark_live(node)
+    finally:
+        logger.removeFilter(_is_news)
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2
+    assert "has failed for 1 times" in told[0]
+    assert "marked alive" in told[1]

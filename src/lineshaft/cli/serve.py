@@ -87,6 +87,7 @@ async def serve(
     # Uvicorn's lines about itself say nothing that ours does not; the store's client tells of every request.
     for talkative in ("uvicorn.error", "elastic_transport"):
         logging.getLogger(talkative).setLevel(logging.WARNING)
+    logging.getLogger("elastic_transport.node_pool").addFilter(_is_news)
 
     def announce(coordinator: Coordinator) -> None:
         if session.out.as_json:
@@ -95,6 +96,12 @@ async def serve(
             session.out.say(coordinator.startup_line)
 
     await run(settings, announce=announce)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Tell that a node of the cluster is gone when it goes, not with each request that finds it gone."""
+    times = record.args[1] if isinstance(record.args, tuple) and len(record.args) == 3 else 1
+    return times == 1
 
 
 def _described(coordinator: Coordinator) -> dict[str, object]:
