@@ -29,6 +29,7 @@ class Line:
 
     tier = "none"
     exclusive = False
+    largest_commit: int | None = None
 
     def __init__(self, memory: MemoryStore) -> None:
         self._memory = memory

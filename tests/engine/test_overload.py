@@ -106,3 +106,11 @@ async def test_a_store_that_is_behind_refuses_new_tasks_and_nothing_else(w: Worl
     assert not isinstance((await w.complete(task)).items[0], LineshaftError)
     w.store.congested = None
     assert (await w.enqueue("b")).items[0].created
+
+
+@in_world()
+async def test_a_store_says_how_much_one_commit_should_carry(w: World) -> None:
+    assert w.engine.runners[0].limits.batch_bytes == Limits().batch_bytes
+    w.store.largest_commit = 10_000
+    runner = w.engine._runner(0, b"another")
+    assert runner.limits.batch_bytes == 10_000

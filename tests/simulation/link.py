@@ -33,6 +33,7 @@ class Link:
         """`shared`: several coordinators may be at the store, and agree by its roster."""
         self.disk = disk
         self.exclusive = not shared
+        self.largest_commit: int | None = None
         self.shards = disk.store.shards
         self.cut_off_until = 0.0
         """Until then nothing goes through."""

@@ -13,6 +13,8 @@ import logging
 import math
 from collections.abc import Callable
 
+import msgspec
+
 from lineshaft.core.batch import Batch
 from lineshaft.core.commands import Grace
 from lineshaft.core.shard import Shard
@@ -70,6 +72,10 @@ class Runner:
         self.shard_number = shard
         self.store = store
         self.clock = clock
+        if store.largest_commit is not None:
+            limits = msgspec.structs.replace(
+                limits, batch_bytes=min(limits.batch_bytes, store.largest_commit)
+            )
         self.limits = limits
         self.metrics = Metrics(shard=shard)
         self.barrier = Barrier(lasting(clock), tell, tenure)

@@ -138,6 +138,9 @@ class Store(Protocol):
     """Fixed when the store was made; known after `open`."""
     exclusive: bool
     """Whether this process alone has the store for as long as it is open; else coordinators share it."""
+    largest_commit: int | None
+    """About how many bytes of payloads and results one commit should carry at most; None where it is all the
+    same. A single command that is larger is committed all the same."""
 
     async def open(self, *, address: str) -> None:
         """Open or create; `address` is told to whoever is refused later.

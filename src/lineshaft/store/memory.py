@@ -27,6 +27,7 @@ class MemoryStore:
         self.url = "memory://"
         self.shards = shards
         self.exclusive = exclusive
+        self.largest_commit: int | None = None
         self._roster = Roster(0, b"")
         self._shards = [_ShardData() for _ in range(shards)]
         self._is_open = False

@@ -72,6 +72,7 @@ class SQLiteStore:
         self.tier = TIERS[self._synchronous]
         self.shards = 1
         self.exclusive = True
+        self.largest_commit: int | None = None
         self._given = os.fspath(path)
         self._path = self._given
         self._place: tuple[int, int] | None = None

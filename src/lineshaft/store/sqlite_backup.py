@@ -22,9 +22,9 @@ from lineshaft.core.batch import Counters
 from lineshaft.errors import Conflict, Invalid
 from lineshaft.store.base import SchemaTooNew, StoreCorrupt, StoreUnusable
 from lineshaft.store.file_lock import FileLock
+from lineshaft.store.rows import decode_counters, encode
 from lineshaft.store.sqlite_errors import translated
 from lineshaft.store.sqlite_file import real_place, sync_directory
-from lineshaft.store.sqlite_rows import decode_counters, encode
 from lineshaft.store.sqlite_schema import APPLICATION_ID, MIGRATIONS
 
 A_MILLISECOND = 100

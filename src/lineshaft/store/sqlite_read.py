@@ -17,16 +17,9 @@ from lineshaft.core.control import matches
 from lineshaft.core.task import OPEN, Spec, State, Task
 from lineshaft.store.base import Log, LogRecord, Ownership, Page, Query
 from lineshaft.store.paging import FIRST, LAST, page_of, parse_sort, read_cursor
+from lineshaft.store.rows import decode_changes, decode_counters, decode_row, encode
 from lineshaft.store.sqlite_idents import Generations
-from lineshaft.store.sqlite_rows import (
-    decode_changes,
-    decode_counters,
-    decode_row,
-    encode,
-    marks,
-    read_rows,
-    slices,
-)
+from lineshaft.store.sqlite_rows import marks, read_rows, slices
 from lineshaft.store.sqlite_schema import BLOB_TABLES
 from lineshaft.store.sqlite_specs import Connection
 from lineshaft.store.sqlite_write import require_owned

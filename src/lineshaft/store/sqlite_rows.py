@@ -1,4 +1,4 @@
-"""How rows and blobs become SQL parameters and back, and statements over many rows at once."""
+"""Statements over many rows at once."""
 
 from __future__ import annotations
 
@@ -8,45 +8,10 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any, TypeVar
 
-import msgspec
-
-from lineshaft.core.batch import Change, Counters
-from lineshaft.core.task import Task
-
 LARGEST = 128
 """Rows in one statement. The lengths used are powers of two, so that few statements are prepared, once."""
 
-encode = msgspec.msgpack.Encoder().encode
-decode_row = msgspec.msgpack.Decoder(Task).decode
-"""Decode a row into a task without tenant and spec; `sqlite_specs` puts them in."""
-decode_counters = msgspec.msgpack.Decoder(Counters).decode
-decode_changes = msgspec.msgpack.Decoder(list[Change]).decode
-
 Item = TypeVar("Item")
-
-_NO_SPEC = ("",)
-
-
-def encode_row(task: Task) -> bytes:
-    """Encode all of a task but its tenant and its spec, which are kept once for all tasks alike."""
-    return encode(
-        (
-            task.seq,
-            "",
-            task.id,
-            _NO_SPEC,
-            task.state,
-            task.run_at,
-            task.created_at,
-            task.expires_at,
-            task.tags,
-            task.metadata,
-            task.traceparent,
-            task.fingerprint,
-            task.payload_size,
-            task.run,
-        )
-    )
 
 
 def slices(items: Sequence[Item]) -> Iterator[Sequence[Item]]:

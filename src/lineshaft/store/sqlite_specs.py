@@ -7,12 +7,12 @@ and never change their meaning while the store is open.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from lineshaft.core.task import Spec, Task
-from lineshaft.store.sqlite_rows import decode_row, encode
+from lineshaft.store.rows import decode_row, encode, share_numbers
 
 _KEPT = 20_000
 _MANY = 50_000
@@ -30,27 +30,21 @@ class Connection(sqlite3.Connection):
         self._read: dict[int, Shared] = {}
 
     def read_tasks(self, rows: Iterable[tuple[int, bytes]]) -> list[Task]:
-        """Decode rows of (spec, row); numbers that many tasks have are one object, 96 bytes less for each."""
-        known, sizes = self._read, dict[int, int]()
-        created_at = 0
-        tasks = []
-        for number, row in rows:
-            task = decode_row(row)
-            task.tenant, task.spec = known.get(number) or self._read_spec(number)
-            if task.created_at != created_at:
-                created_at = task.created_at
-            task.created_at = created_at
-            if task.run_at == created_at:
-                task.run_at = created_at
-            task.payload_size = sizes.setdefault(task.payload_size, task.payload_size)
-            tasks.append(task)
-        return tasks
+        """Decode rows of (spec, row)."""
+        return share_numbers(self._decoded(rows))
 
     def read_all_specs(self) -> None:
         """Read every spec at once, before very many rows are read."""
         tenants: dict[str, str] = {}
         for number, tenant, data in self.execute("SELECT id, tenant, data FROM spec"):
             self._read[number] = (tenants.setdefault(tenant, tenant), _decode_spec(data))
+
+    def _decoded(self, rows: Iterable[tuple[int, bytes]]) -> Iterator[Task]:
+        known = self._read
+        for number, row in rows:
+            task = decode_row(row)
+            task.tenant, task.spec = known.get(number) or self._read_spec(number)
+            yield task
 
     def _read_spec(self, number: int) -> Shared:
         tenant, data = self.execute("SELECT tenant, data FROM spec WHERE id = ?", (number,)).fetchone()

@@ -14,8 +14,9 @@ from lineshaft.core.batch import Batch, Blob, Forgotten
 from lineshaft.core.task import State, Task
 from lineshaft.errors import Fenced
 from lineshaft.store.base import Ownership, Rejected
+from lineshaft.store.rows import encode, encode_row
 from lineshaft.store.sqlite_idents import Generations, ident
-from lineshaft.store.sqlite_rows import delete_rows, encode, encode_row, marks, read_rows, slices, write_rows
+from lineshaft.store.sqlite_rows import delete_rows, marks, read_rows, slices, write_rows
 from lineshaft.store.sqlite_schema import BLOB_TABLES, shards
 from lineshaft.store.sqlite_specs import Connection, SpecNumbers, forget_unused
 
@@ -69,7 +70,7 @@ class Writer:
         """Apply the batch if the shard is ours and the batch is the next; succeed if it was the last."""
         try:
             counters, changes = encode(batch.counters), encode(batch.changes)
-            rows = [encode_row(task) for task in batch.tasks]
+            rows = [encode_row(task, task.id) for task in batch.tasks]
         except (OverflowError, ValueError, TypeError, msgspec.MsgspecError) as error:
             raise Rejected(f"a row cannot be encoded: {error}") from error
         try:

@@ -28,7 +28,7 @@ class ElasticStore:
 
     tier = "power loss"
     exclusive = False
-    largest_commit = LARGEST_COMMIT
+    largest_commit: int | None = LARGEST_COMMIT
 
     def __init__(self, address: Address) -> None:
         self.url = address.shown

@@ -13,12 +13,11 @@ from lineshaft.store.base import Ownership, Rejected
 from lineshaft.store.postgres.arrays import NOTHING, byte_strings, integers, texts
 from lineshaft.store.postgres.keys import key_of
 from lineshaft.store.postgres.specs import NewSpec, SpecNumbers
-from lineshaft.store.sqlite_rows import encode
+from lineshaft.store.rows import encode, encode_row
 
 LARGEST = 512 * 1024 * 1024
 """Bytes of a statement; PostgreSQL takes no message of twice that."""
 
-_NO_SPEC = ("",)
 _WRITTEN_ONCE = (Blob.PAYLOAD, Blob.RESULT)
 
 
@@ -119,7 +118,7 @@ class _Rows:
             f"{group}_finished_at": integers(self.finished_at),
             f"{group}_key": integers([key_of(task.tenant, task.id) for task in tasks]),
             f"{group}_id": texts([task.id for task in tasks]),
-            f"{group}_data": byte_strings([_encode_row(task) for task in tasks]),
+            f"{group}_data": byte_strings([encode_row(task, "") for task in tasks]),
         }
 
 
@@ -140,28 +139,6 @@ class _EndedRows(_Rows):
 def _or_nothing(task: Task, field: str) -> int:
     value: int | None = getattr(task.run, field, None)
     return NOTHING if value is None else value
-
-
-def _encode_row(task: Task) -> bytes:
-    """Encode all of a task but its tenant, its id and its spec, which have their places."""
-    return encode(
-        (
-            task.seq,
-            "",
-            "",
-            _NO_SPEC,
-            task.state,
-            task.run_at,
-            task.created_at,
-            task.expires_at,
-            task.tags,
-            task.metadata,
-            task.traceparent,
-            task.fingerprint,
-            task.payload_size,
-            task.run,
-        )
-    )
 
 
 def _specs(new: list[NewSpec]) -> dict[str, Any]:

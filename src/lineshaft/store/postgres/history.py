@@ -17,7 +17,7 @@ import msgspec
 from lineshaft.core.batch import Counters
 from lineshaft.store.base import Ownership
 from lineshaft.store.postgres.connections import Connection
-from lineshaft.store.sqlite_rows import decode_counters, encode
+from lineshaft.store.rows import decode_counters, encode
 
 GAP = 1 << 24
 """By how much they go on: more than a shard hands out within the time that a replica may lag."""

@@ -15,13 +15,12 @@ from lineshaft.store.postgres.connections import Connection, Connections, Row
 from lineshaft.store.postgres.history import History
 from lineshaft.store.postgres.keys import key_of
 from lineshaft.store.postgres.specs import MANY, ReadSpecs
-from lineshaft.store.sqlite_rows import decode_changes, decode_counters, encode
+from lineshaft.store.rows import decode_changes, decode_counters, decode_row, encode, share_numbers
 
 AT_ONCE = 4_000
 """Rows of a load in one answer."""
 
 _decode_rows = msgspec.msgpack.Decoder(list[Task]).decode
-_decode_row = msgspec.msgpack.Decoder(Task).decode
 
 
 def decode_many(count: int, rows: bytes) -> list[Task]:
@@ -89,9 +88,9 @@ class Reader:
                     (self.shard, integers(unknown)),
                 )
             )
-        tasks = [_decode_row(row[2]) for row in rows]
+        tasks = [decode_row(row[2]) for row in rows]
         self.specs.put_into(tasks, numbers, [row[1] for row in rows])
-        return tasks
+        return share_numbers(tasks)
 
     async def load(self, ownership: Ownership, history: History, synchronous: str) -> Snapshot:
         """Read what the shard holds in memory, as of one instant."""
@@ -136,7 +135,7 @@ class Reader:
             if count:
                 part = decode_many(count, data)
                 self.specs.put_into(part, numbers, ids)
-                tasks += part
+                tasks += share_numbers(part)
                 after = last
             if count < AT_ONCE:
                 break

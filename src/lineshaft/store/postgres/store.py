@@ -39,6 +39,7 @@ class PostgresStore:
     """Keep everything in the tables of one schema."""
 
     exclusive = False
+    largest_commit: int | None = None
 
     def __init__(self, address: Address) -> None:
         self.url = address.url

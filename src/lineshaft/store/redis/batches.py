@@ -9,14 +9,14 @@ from lineshaft.core.task import State, Task
 from lineshaft.store.base import Ownership, Rejected
 from lineshaft.store.redis.rows import (
     Specs,
-    encode,
-    encode_changes,
-    encode_row,
+    encode_headed,
     identity,
+    pack_changes,
     place,
     record_key,
     shared,
 )
+from lineshaft.store.rows import encode
 
 Values = list[str | bytes]
 
@@ -45,7 +45,7 @@ def _message(
         ownership.owner,
         batch.nonce,
         encode(batch.counters),
-        encode_changes(batch.changes),
+        pack_changes(batch.changes),
     ]
     values += rows.new_specs
     forgotten = _add_forgotten(values, batch)
@@ -102,7 +102,7 @@ class _Rows:
                 self.new_digests.add(digest)
                 self.new_specs += (digest, shared(task))
         bucket, field = place(task.seq)
-        row = encode_row(task, digest)
+        row = encode_headed(task, digest)
         if task.state < State.COMPLETED:
             self.open.setdefault(bucket, []).extend((field, row))
             return

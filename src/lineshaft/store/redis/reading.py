@@ -19,14 +19,13 @@ from lineshaft.store.redis.functions import Functions
 from lineshaft.store.redis.rows import (
     Specs,
     arrival,
-    decode_changes,
-    decode_counters,
     decode_record_key,
     identity,
     place,
     prune_at,
-    share_numbers,
+    unpack_changes,
 )
+from lineshaft.store.rows import decode_counters, share_numbers
 
 _KEYS_AT_ONCE = 500
 _BUCKETS_AT_ONCE = 2
@@ -93,7 +92,7 @@ class Reader:
         async for rows in self._rows("o", sorted(_names(buckets), key=int), at_once=_BUCKETS_OF_A_LOAD):
             await self._learn([row for _, row in rows])
             tasks += [self._specs.decode(row) for _, row in rows]
-        share_numbers(tasks)
+        tasks = share_numbers(tasks)
         tasks.sort(key=lambda task: task.seq)
         census: dict[tuple[str, str, State], int] = {}
         await self._learn([key for key, _ in _pairs(counts)])
@@ -239,7 +238,7 @@ def _kinds(query: Query) -> str:
 
 
 def _record(id: bytes, fields: list[bytes]) -> LogRecord:
-    return LogRecord(_position(id), int(fields[1]), decode_changes(fields[3]))
+    return LogRecord(_position(id), int(fields[1]), unpack_changes(fields[3]))
 
 
 def _position(id: bytes) -> int:

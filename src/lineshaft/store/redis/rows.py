@@ -17,23 +17,19 @@ from hashlib import blake2b
 
 import msgspec
 
-from lineshaft.core.batch import Change, Counters
+from lineshaft.core.batch import Change
 from lineshaft.core.task import Spec, State, Task
+from lineshaft.store.rows import decode_changes, decode_row, encode, encode_row
 
 BUCKET_BITS = 8
 OPEN_HEAD = 23
 ENDED_HEAD = 39
 
-encode = msgspec.msgpack.Encoder().encode
-decode_counters = msgspec.msgpack.Decoder(Counters).decode
-_decode_changes = msgspec.msgpack.Decoder(list[Change]).decode
 decode_record_key = msgspec.msgpack.Decoder(tuple[str, str, str]).decode
-_decode_row = msgspec.msgpack.Decoder(Task).decode
 _decode_shared = msgspec.msgpack.Decoder(tuple[str, Spec]).decode
 
 FIELDS = [bytes((number,)) for number in range(1 << BUCKET_BITS)]
 _MASK = (1 << BUCKET_BITS) - 1
-_NO_SPEC = ("",)
 _DUE = struct.Struct(">dd")
 _KEPT = 50_000
 _SMALL = 400
@@ -55,26 +51,9 @@ def identity(tenant: str, id: str) -> bytes:
     return blake2b(f"{tenant}\0{id}".encode(), digest_size=12).digest()
 
 
-def encode_row(task: Task, shared: bytes) -> bytes:
-    """Encode a task; `shared` is the digest of its tenant and spec."""
-    row = encode(
-        (
-            task.seq,
-            "",
-            task.id,
-            _NO_SPEC,
-            task.state,
-            task.run_at,
-            task.created_at,
-            task.expires_at,
-            task.tags,
-            task.metadata,
-            task.traceparent,
-            task.fingerprint,
-            task.payload_size,
-            task.run,
-        )
-    )
+def encode_headed(task: Task, shared: bytes) -> bytes:
+    """Encode a task behind its head; `shared` is the digest of its tenant and spec."""
+    row = encode_row(task, task.id)
     head = shared + FIELDS[task.state] + identity(task.tenant, task.id)
     if task.state < State.COMPLETED:
         return head + row
@@ -90,15 +69,15 @@ def prune_at(row: bytes) -> float:
     return due
 
 
-def encode_changes(changes: list[Change]) -> bytes:
+def pack_changes(changes: list[Change]) -> bytes:
     """Encode what the log tells of a commit, compressed where that is worth it: it is all alike."""
     raw = encode(changes)
     return raw if len(raw) < _SMALL else _COMPRESSED + zlib.compress(raw, 1)
 
 
-def decode_changes(data: bytes) -> list[Change]:
-    """Read what `encode_changes` made."""
-    return _decode_changes(zlib.decompress(data[1:]) if data[:1] == _COMPRESSED else data)
+def unpack_changes(data: bytes) -> list[Change]:
+    """Read what `pack_changes` made."""
+    return decode_changes(zlib.decompress(data[1:]) if data[:1] == _COMPRESSED else data)
 
 
 class Specs:
@@ -137,7 +116,7 @@ class Specs:
 
     def decode(self, row: bytes) -> Task:
         """Decode a row whose spec is known."""
-        task = _decode_row(memoryview(row)[ENDED_HEAD if row[10] >= State.COMPLETED else OPEN_HEAD :])
+        task = decode_row(memoryview(row)[ENDED_HEAD if row[10] >= State.COMPLETED else OPEN_HEAD :])
         task.tenant, task.spec = self._known[row[:10]]
         return task
 
@@ -145,19 +124,6 @@ class Specs:
 def shared(task: Task) -> bytes:
     """Return what is kept once for all tasks alike."""
     return encode((task.tenant, task.spec))
-
-
-def share_numbers(tasks: Iterable[Task]) -> None:
-    """Let numbers that many tasks have be one object, 96 bytes less for each."""
-    sizes: dict[int, int] = {}
-    created_at = 0
-    for task in tasks:
-        if task.created_at != created_at:
-            created_at = task.created_at
-        task.created_at = created_at
-        if task.run_at == created_at:
-            task.run_at = created_at
-        task.payload_size = sizes.setdefault(task.payload_size, task.payload_size)
 
 
 @lru_cache(maxsize=4096)

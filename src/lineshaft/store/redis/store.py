@@ -49,6 +49,7 @@ class RedisStore:
     """Keep everything under `prefix` on the servers that the options name."""
 
     exclusive = False
+    largest_commit: int | None = None
 
     def __init__(self, options: Options) -> None:
         self.url = options.url
