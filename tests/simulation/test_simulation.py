@@ -127,7 +127,7 @@ def test_nothing_depends_on_the_order_of_hashes() -> None:
 def test_one_command_shows_a_seed_again() -> None:
     command = [sys.executable, "-m", "tests.simulation", "--seed", "3", "--trace"]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert "sends commit 1 under epoch 1" in shown
+    assert "sends commit 1 under epoch" in shown
     assert simulate(3).digest in shown
 
 
