@@ -67,7 +67,9 @@ def test_every_measure_of_a_store_runs(key: str, request: pytest.FixtureRequest)
             url = "memory://"
     told = rounds.one(contender, TINY, url, pid)
     assert set(told["figures"]) == EXPECTED[key]
-    assert all(figure > 0 for name, figure in told["figures"].items() if not name.startswith("load_"))
+    # Where little is measured memory and disk may not grow, and nothing may come in a moment of idleness.
+    at_least = {name: 0.0 for name in EXPECTED[key] if not name.startswith(("load_", "idle_"))}
+    assert all(told["figures"][name] > least for name, least in at_least.items())
 
 
 def test_contenders_are_named_once_and_say_what_they_run_on() -> None:
