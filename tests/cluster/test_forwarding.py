@@ -183,6 +183,18 @@ async def test_keys_are_known_everywhere_at_once_and_so_is_their_end() -> None:
             assert {status for status, _ in await asyncio.gather(*waiting)} == {401}
 
 
+async def test_the_first_key_and_the_end_of_ones_own_are_answered_by_every_coordinator() -> None:
+    async with fleet(2) as f:
+        status, made = await f.call(f.other("_system"), "POST", "/_keys", {"name": "a", "scopes": ["admin"]})
+        assert status == 201
+        admin = made["key"]
+        for ship in (f.other("_system"), f.owner("_system")):
+            _, own = await f.call(ship, "POST", "/_keys", {"name": "b", "scopes": ["admin"]}, key=admin)
+            ended = await f.call(ship, "DELETE", f"/_keys/{own['key_id']}", key=own["key"])
+            assert ended == (200, {"key_id": own["key_id"]})
+            assert (await f.call(ship, "GET", "/_keys", key=own["key"]))[0] == 401
+
+
 async def test_keys_are_known_to_who_comes_later() -> None:
     async with fleet(2) as f:
         status, made = await f.call(f.owner("_system"), "POST", "/_keys", {"name": "a", "scopes": ["admin"]})

@@ -88,7 +88,8 @@ class Application(ServingElsewhere):
 
     def _end_what_began_with(self, key_id: str | None) -> None:
         for serving in [serving for serving, began in self._waiting.items() if began == key_id]:
-            serving.cancel()
+            if not self._changes_keys(serving):
+                serving.cancel()
 
     # -- HTTP --------------------------------------------------------------------------------------
 

@@ -120,6 +120,11 @@ class ServingElsewhere:
         asked, ask = forwarded
         return not _may_last(asked) or not (asked.headers.wants_events or ask.may_repeat())
 
+    def _changes_keys(self, serving: Cancellable) -> bool:
+        """Tell whether what is forwarded makes or revokes a key: it is answered, even if that was its own."""
+        forwarded = self._forwarding.get(serving)
+        return forwarded is not None and forwarded[0].endpoint.call.name in ("new_key", "revoke_key")
+
     # -- coordinators ------------------------------------------------------------------------------
 
     def _believed(self, header: bytes) -> Identity:
