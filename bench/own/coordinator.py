@@ -6,6 +6,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,19 +58,21 @@ def coordinator(store: str) -> Iterator[Coordinator]:
         "--store",
         store,
     ]
-    process = subprocess.Popen(serve, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert process.stdout is not None
-    try:
-        line = process.stdout.readline()
-        if not line:
-            raise RuntimeError(
-                f"the coordinator on {store} ended with {process.wait()}; `lineshaft serve` says why"
-            )
-        yield Coordinator(url=json.loads(line)["url"], pid=process.pid)
-    finally:
-        process.terminate()
-        process.wait()
-        process.stdout.close()
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(serve, stdout=subprocess.PIPE, stderr=said, text=True)
+        assert process.stdout is not None
+        try:
+            line = process.stdout.readline()
+            if not line:
+                process.wait()
+                said.seek(0)
+                words = said.read().split() or [f"ended with {process.returncode}"]
+                raise RuntimeError(f"no coordinator on {store}: {' '.join(words)[-300:]}")
+            yield Coordinator(url=json.loads(line)["url"], pid=process.pid)
+        finally:
+            process.terminate()
+            process.wait()
+            process.stdout.close()
 
 
 def store_of(spec: Spec, name: str = "bench") -> str:
