@@ -27,6 +27,10 @@ class Counters(msgspec.Struct, frozen=True, gc=False, array_like=True):
     fence: int = 0
     """The last fence handed out."""
 
+    def or_later(self, other: Counters) -> Counters:
+        """Return each where it has got further."""
+        return Counters(max(self.now, other.now), max(self.seq, other.seq), max(self.fence, other.fence))
+
 
 class Change(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One move of one task, as the log and the change feed tell it, in order."""

@@ -112,7 +112,7 @@ class Copy:
         for ownership in sources:
             snapshot = await self._source.load(ownership)
             self._total += len(snapshot.tasks) + sum(census.count for census in snapshot.finished)
-            counters = _largest(counters, snapshot.counters)
+            counters = counters.or_later(snapshot.counters)
             position = max(position, snapshot.position)
             await self._copy_shard(ownership.shard, snapshot, before)
         continues = isinstance(self._target, Continues)
@@ -210,7 +210,7 @@ class _Writer:
 
     def keep(self, seq: int) -> None:
         """Number what arrives later beyond `seq`."""
-        self._counters = _largest(self._counters, Counters(0, seq, 0))
+        self._counters = self._counters.or_later(Counters(seq=seq))
 
     async def put_task(self, task: Task, values: Sequence[tuple[Blob, bytes]], *, renumber: bool) -> None:
         """Write a row and its values."""
@@ -237,7 +237,7 @@ class _Writer:
         if isinstance(store, Continues):
             self._position = position = max(position, self._position)
             await _patiently(lambda: store.continue_from(self.ownership, position))
-        self._counters = _largest(self._counters, msgspec.structs.replace(counters, seq=0))
+        self._counters = self._counters.or_later(msgspec.structs.replace(counters, seq=0))
         kind, tenant, key = _MARK
         self._records.append(Record(kind, tenant, f"{key}-{self.ownership.shard}", None))
         await self.flush()
@@ -273,10 +273,6 @@ async def _patiently(work: Callable[[], Awaitable[None]]) -> None:
             if attempt == TRIES - 1:
                 raise
             await asyncio.sleep(min(0.1 * 2**attempt, 2.0))
-
-
-def _largest(one: Counters, other: Counters) -> Counters:
-    return Counters(max(one.now, other.now), max(one.seq, other.seq), max(one.fence, other.fence))
 
 
 async def _tasks(

@@ -186,11 +186,7 @@ def _go_on(path: str, before: tuple[int, int, Counters], now: int) -> None:
         counters = _counters(connection)
         known_epoch, known_position, known = before
         leap = AT_LEAST + max(0, now - counters.now) * A_MILLISECOND
-        beyond = Counters(
-            max(counters.now, known.now),
-            max(counters.seq + leap, known.seq),
-            max(counters.fence + leap, known.fence),
-        )
+        beyond = known.or_later(Counters(counters.now, counters.seq + leap, counters.fence + leap))
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(
             "UPDATE shard SET epoch = ?, owner = NULL, position = ?, nonce = x'', counters = ? WHERE id = 0",

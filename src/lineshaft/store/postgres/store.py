@@ -123,7 +123,7 @@ class PostgresStore:
         opened = self._of(ownership.shard)
         with translated(self.url):
             snapshot = await opened.loader(ownership.shard).load(ownership, self.history, opened.synchronous)
-        self.history.reached(ownership.shard, snapshot.position, snapshot.counters)
+        self.history.of(ownership.shard).reached(snapshot.position, snapshot.counters)
         return snapshot
 
     async def commit(self, ownership: Ownership, batch: Batch) -> None:
@@ -145,7 +145,7 @@ class PostgresStore:
                 ) from error
         numbers.committed(prepared.new_specs, prepared.highest_seq)
         opened.inboxes.settled(ownership.shard, taken)
-        self.history.reached(ownership.shard, batch.position, batch.counters)
+        self.history.of(ownership.shard).reached(batch.position, batch.counters)
 
     async def continue_from(self, ownership: Ownership, position: int) -> None:
         """See `base.Continues`."""
