@@ -6,9 +6,11 @@ import asyncio
 
 import pytest
 
+from lineshaft.core.commands import Claim, Enqueue, NewTask, WorkerInfo
+from lineshaft.core.shard import Shard
 from lineshaft.engine import Limits
 from lineshaft.errors import NotFound, Unavailable
-from tests.engine.world import T, World, in_world
+from tests.engine.world import SPEC, T, World, in_world
 
 FORGETFUL = Limits(finished_in_memory=0)
 
@@ -120,6 +122,22 @@ async def test_a_read_that_a_fence_overtook_is_made_again(w: World) -> None:
     w.store.look_up_gate.set()
     assert (await looking).items[0].created
     assert w.store.look_ups == [[(T, "a")], [(T, "a")]]
+
+
+@in_world
+async def test_an_open_task_that_is_found_in_the_store_alone_tells_that_another_has_written(w: World) -> None:
+    """Who was cut off reads what the next owner has written before any commit tells that there is one."""
+    await w.record("x")
+    other = await w.store.acquire(0, b"other")
+    theirs, now = Shard(await w.store.load(other), w.clock.now()), w.clock.now()
+    theirs.apply(Enqueue(tenant=T, tasks=(NewTask(id="a", spec=SPEC),)), now)
+    claim = Claim(tenant=T, claim_id="c", worker=WorkerInfo(id="w", incarnation="1"))
+    [task] = theirs.apply(claim, now).tasks
+    await w.store.commit(other, theirs.cut(b"x" * 16))
+    [told] = (await w.complete(task)).items
+    assert told.state.word == "completed"
+    assert w.metrics.fences == 1
+    assert w.metrics.loads == 2
 
 
 @in_world

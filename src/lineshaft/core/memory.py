@@ -46,6 +46,13 @@ class Missing(Exception):
         self.keys = keys
 
 
+class Overtaken(Exception):
+    """The store has an open task that memory has not: another owner has written. Memory must go."""
+
+    def __init__(self, task_id: str) -> None:
+        super().__init__(f"task {task_id} is open in the store and unknown here: another owner has written")
+
+
 class Memory:
     """All state of a shard. Its methods change it; when to call them the modules of the verbs decide."""
 
@@ -107,7 +114,10 @@ class Memory:
             raise Missing(keys)
 
     def find(self, tenant: Tenant, task_id: str) -> Task | None:
-        """Return a task, open or finished and retained, or None; memory wins over what was looked up."""
+        """Return a task, open or finished and retained, or None; memory wins over what was looked up.
+
+        Raises `Overtaken`.
+        """
         task = tenant.tasks.get(task_id)
         if task is None:
             key = (tenant.name, task_id)
@@ -119,6 +129,8 @@ class Memory:
                 raise Missing([key])
             task = self.found[key]
             if task is not None:
+                if task.state < State.COMPLETED:
+                    raise Overtaken(task_id)
                 task = task.snapshot()
                 task.spec = tenant.share(task.spec)
                 self.remember_finished(tenant, task)

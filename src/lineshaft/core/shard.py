@@ -45,12 +45,12 @@ from lineshaft.core.commands import (
 )
 from lineshaft.core.deadlines import Kind
 from lineshaft.core.loading import load
-from lineshaft.core.memory import PARKED, Missing, Parked
+from lineshaft.core.memory import PARKED, Missing, Overtaken, Parked
 from lineshaft.core.replies import Directive, QueueState, WorkerState
 from lineshaft.core.task import State, Task
 from lineshaft.errors import NotFound
 
-__all__ = ["PARKED", "Missing", "Parked", "Shard"]
+__all__ = ["PARKED", "Missing", "Overtaken", "Parked", "Shard"]
 
 _TICK_WORK = 2_000
 """Deadlines handled by one tick; the rest wait for the next, at once, so that nobody else waits long."""
@@ -120,7 +120,7 @@ class Shard:
 
         `ticket` (not 0) allows the command to park. `found` are rows that were looked up because the command
         raised `Missing` before; None says that the store has no such row. Raises `LineshaftError` as a
-        refusal and `Missing`, both before anything has changed.
+        refusal and `Missing`, both before anything has changed; `Overtaken` where the shard is to be dropped.
         """
         memory = self._memory
         memory.ledger.now = max(memory.ledger.now, now)

@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 
 from lineshaft.core.batch import Batch
 from lineshaft.core.commands import Claim, Command, Enqueue, Grace, Release, Report, Unpark
-from lineshaft.core.shard import PARKED, Missing, Shard
+from lineshaft.core.shard import PARKED, Missing, Overtaken, Shard
 from lineshaft.core.task import lease_token
 from lineshaft.engine.admission import Admission
 from lineshaft.engine.answers import not_durable
@@ -151,6 +151,11 @@ class Intake:
         except Missing as missing:
             handle.keys = list(dict.fromkeys((*handle.keys, *missing.keys)))
             self.look_ups.add(handle, self)
+            self._wake()
+            return
+        except Overtaken as overtaken:
+            self.broken, self.exclusive = overtaken, True
+            self.put_back(handle)
             self._wake()
             return
         except LineshaftError as error:

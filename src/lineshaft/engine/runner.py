@@ -17,7 +17,7 @@ import msgspec
 
 from lineshaft.core.batch import Batch
 from lineshaft.core.commands import Grace
-from lineshaft.core.shard import Shard
+from lineshaft.core.shard import Overtaken, Shard
 from lineshaft.engine.answers import told
 from lineshaft.engine.barrier import Barrier
 from lineshaft.engine.bisect import settle_rejected
@@ -304,6 +304,8 @@ class Runner:
 
     def _require_sound(self) -> None:
         broken = self.intake.broken
+        if isinstance(broken, Overtaken):
+            raise Fenced(str(broken))
         if broken is not None:
             raise Interrupted(f"a command broke the shard: {broken!r}") from broken
 
