@@ -97,6 +97,33 @@ BEGIN
     RETURN ms;
 END $$;
 
+-- What PostgreSQL takes for JSON and no client could read: lone surrogates, and nesting beyond 64.
+CREATE FUNCTION @.check_json(p_field text, p_text text) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    -- So that every backslash left begins an escape.
+    escapes CONSTANT text := CASE WHEN position('\' IN p_text) > 0 THEN replace(p_text, '\\', '_') ELSE p_text END;
+    brackets text;
+BEGIN
+    IF position('\u' IN escapes) > 0 AND regexp_replace(
+        escapes, '\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}', '', 'g'
+    ) ~ '\\u[dD][89a-fA-F]' THEN
+        PERFORM @.refuse(p_field, 'a string holds a lone surrogate');
+    END IF;
+    IF length(p_text) - length(translate(p_text, '[{', '')) > 64 THEN
+        SELECT translate(regexp_replace(string_agg(part, ''), '[^][{}]+', '', 'g'), '{}', '[]') INTO brackets
+            FROM unnest(string_to_array(replace(escapes, '\"', ''), '"')) WITH ORDINALITY AS split (part, place)
+            WHERE place % 2 = 1;  -- outside of strings
+        FOR depth IN 1 .. 64 LOOP
+            EXIT WHEN brackets = '';
+            brackets := replace(brackets, '[]', '');
+        END LOOP;
+        IF brackets <> '' THEN
+            PERFORM @.refuse(p_field, 'nested deeper than 64');
+        END IF;
+    END IF;
+END $$;
+
 CREATE FUNCTION @.enqueue(
     name text,
     payload text DEFAULT 'null',
@@ -172,6 +199,7 @@ BEGIN
     ELSIF octet_length(convert_to(text_of_metadata, 'UTF8')) > 16384 THEN
         PERFORM @.refuse('metadata', 'at most 16 KiB');
     END IF;
+    PERFORM @.check_json('metadata', text_of_metadata);
     BEGIN
         PERFORM payload::json;
     EXCEPTION WHEN invalid_text_representation THEN
@@ -182,6 +210,7 @@ BEGIN
         PERFORM @.refuse('payload', format('%s bytes are more than the limit (max_payload in @.meta)',
             octet_length(bytes)));
     END IF;
+    PERFORM @.check_json('payload', payload);
     due := @.instant('run_at', run_at);
     IF delay IS NOT NULL THEN
         due := ceil(extract(epoch FROM clock_timestamp()) * 1000) + @.duration('delay', delay, 0, a_century);
