@@ -184,3 +184,21 @@ async def test_a_node_that_is_killed_loses_nothing_whoever_goes_on(monkeypatch: 
             await successor.put(row(2_000))
             await store.close()
             await successor.store.close()
+
+
+async def test_partitions_of_a_tenant_are_told_apart_and_bear_its_name(place: Place) -> None:
+    store = await place.store()
+    owner = await acquire(store)
+    parts = [TENANT, f"{TENANT}#0", f"{TENANT}#1"]
+    await owner.put(*(row(seq, tenant=part) for seq, part in enumerate(parts, 1)))
+    await owner.put(*(finished(row(seq, tenant=part)) for seq, part in enumerate(parts, 4)))
+    for seq, part in enumerate(parts, 1):
+        assert await store.count(SHARD, Query(tenant=part)) == 2
+        page = await store.search(SHARD, Query(tenant=part, sort="created_at"))
+        assert [task.seq for task in page.tasks] == [seq, seq + 3]
+    assert [(census.tenant, census.count) for census in (await owner.load()).finished] == [
+        (part, 1) for part in parts
+    ]
+    found = (await place.ask("GET", f"-tasks-{MONTH}/_search?q=tenant:{TENANT}")).json
+    told = sorted(hit["_source"].get("partition", -1) for hit in found["hits"]["hits"])
+    assert told == [-1, -1, 0, 0, 1, 1]

@@ -15,6 +15,7 @@ from lineshaft.core.batch import Blob, Record
 from lineshaft.core.task import STATE_WORDS, Task
 from lineshaft.store.elastic import names
 from lineshaft.store.elastic.names import Names, alias
+from lineshaft.values.partitions import split_partition
 
 LONGEST_KEYWORD = 8_000
 """Characters that a term may have; longer text is cut into several."""
@@ -54,6 +55,8 @@ class TaskDocument(msgspec.Struct, omit_defaults=True):
     shard: int | None = None
     seq: int | None = None
     tenant: str | None = None
+    partition: int | None = None
+    """Which one of its tenant's, where that has several."""
     task_id: str | None = None
     name: str | None = None
     queue: str | None = None
@@ -140,7 +143,7 @@ class Documents:
             month = of
         else:
             month = names.month_of(of.created_at)
-            document.tenant, document.task_id = of.tenant, of.id
+            document.tenant, document.task_id = split_partition(of.tenant)[0], of.id
         if data is None:
             document.gone = True
         else:
@@ -174,11 +177,13 @@ def _action(index: str, id: str, slot: int) -> Action:
 def task_document(shard: int, slot: int, task: Task) -> TaskDocument:
     """Return what is searched for of a task, and its row."""
     spec, run = task.spec, task.run
+    tenant, partition = split_partition(task.tenant)
     document = TaskDocument(
         slot,
         shard,
         task.seq,
-        task.tenant,
+        tenant,
+        partition,
         task.id,
         spec.name,
         spec.queue,

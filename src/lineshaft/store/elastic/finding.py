@@ -15,6 +15,7 @@ from lineshaft.store.elastic.client import SEARCH, Client
 from lineshaft.store.elastic.documents import unpack
 from lineshaft.store.elastic.months import Months
 from lineshaft.store.elastic.names import Names, task_id, value_id
+from lineshaft.values.partitions import partition_name
 
 Ident = tuple[str, str]
 BlobKey = tuple[Blob, int]
@@ -89,14 +90,21 @@ class _RecordPage(msgspec.Struct):
     hits: list[_FoundRecord] = []
 
 
+class _Key(msgspec.Struct):
+    tenant: str
+    queue: str
+    state: str
+    partition: int | None = None
+
+
 class _Bucket(msgspec.Struct):
-    key: dict[str, str]
+    key: _Key
     doc_count: int
 
 
 class _Buckets(msgspec.Struct):
     buckets: list[_Bucket] = []
-    after_key: dict[str, str] | None = None
+    after_key: _Key | None = None
 
 
 class _Aggregations(msgspec.Struct):
@@ -267,7 +275,10 @@ class Finder:
 
     async def census(self, query: dict[str, Any]) -> list[Census]:
         """Count what a query finds by tenant, queue and state."""
-        sources = [{name: {"terms": {"field": name}}} for name in ("tenant", "queue", "state")]
+        sources: list[dict[str, Any]] = [
+            {name: {"terms": {"field": name}}} for name in ("tenant", "queue", "state")
+        ]
+        sources.append({"partition": {"terms": {"field": "partition", "missing_bucket": True}}})
         composite: dict[str, Any] = {"size": _BUCKETS, "sources": sources}
         body = {"query": query, "size": 0, "aggs": {"census": {"composite": composite}}}
         counts: Counter[tuple[str, str, State]] = Counter()
@@ -278,7 +289,8 @@ class Finder:
             page = answer.aggregations.census
             for bucket in page.buckets:
                 key = bucket.key
-                counts[key["tenant"], key["queue"], STATES_BY_WORD[key["state"]]] += bucket.doc_count
+                tenant = key.tenant if key.partition is None else partition_name(key.tenant, key.partition)
+                counts[tenant, key.queue, STATES_BY_WORD[key.state]] += bucket.doc_count
             if page.after_key is None or len(page.buckets) < _BUCKETS:
                 return [Census(*key, count) for key, count in sorted(counts.items())]
             composite["after"] = page.after_key

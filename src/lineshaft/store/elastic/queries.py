@@ -10,6 +10,7 @@ from lineshaft.store.base import Query
 from lineshaft.store.elastic.finding import ENDED, OPEN
 from lineshaft.store.elastic.shard import Shard
 from lineshaft.store.paging import FIRST, LAST, Sort, parse_sort, read_cursor
+from lineshaft.values.partitions import split_partition
 
 Clause = dict[str, Any]
 
@@ -39,11 +40,16 @@ def ended_tasks(shard: Shard, *more: Clause) -> Clause:
 
 def query_of(shard: Shard, query: Query) -> Clause:
     """Return the query of what a search finds, its cursor left out."""
-    must: list[Clause] = [{"term": {"shard": shard.number}}, {"term": {"tenant": query.tenant}}]
+    tenant, partition = split_partition(query.tenant)
+    must: list[Clause] = [{"term": {"shard": shard.number}}, {"term": {"tenant": tenant}}]
     must += _filter(query.filter)
     if query.max_seq is not None:
         must.append({"range": {"seq": {"lte": query.max_seq}}})
     hidden = [{"range": {"prune_at": {"lte": query.now}}}, *shard.pruned.queries("prune_at")]
+    if partition is None:
+        hidden.append({"exists": {"field": "partition"}})
+    else:
+        must.append({"term": {"partition": partition}})
     return {"bool": {"filter": must, "must_not": hidden}}
 
 

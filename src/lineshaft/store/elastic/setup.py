@@ -96,6 +96,7 @@ TASKS = {
             "shard": {"type": "integer"},
             "seq": _LONG,
             "tenant": _KEYWORD,
+            "partition": {"type": "integer"},
             "task_id": _KEYWORD,
             "name": _KEYWORD,
             "queue": _KEYWORD,

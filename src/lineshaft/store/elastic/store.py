@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from lineshaft.core.batch import Batch, Blob, Census, Snapshot
 from lineshaft.core.task import Task
-from lineshaft.errors import Fenced, Invalid, Unavailable
-from lineshaft.store.base import Log, LogRecord, Ownership, Page, Query, Roster, StoreInUse
+from lineshaft.errors import Fenced, Unavailable
+from lineshaft.store.access import require_same_process, require_shard
+from lineshaft.store.base import Log, LogRecord, Ownership, Page, Query, Roster
 from lineshaft.store.elastic import projector
 from lineshaft.store.elastic.address import DEFAULT_SHARDS, Address
 from lineshaft.store.elastic.opened import Opened
@@ -250,15 +251,10 @@ class ElasticStore:
     def _ready(self) -> Opened:
         if self._opened is None:
             raise Unavailable("the store is closed")
-        if self._opened.pid != os.getpid():
-            raise StoreInUse(
-                f"{self.url} was opened by process {self._opened.pid}, of which this one is a fork: "
-                "a connection does not survive a fork, open the store after it"
-            )
+        require_same_process(self.url, self._opened.pid)
         return self._opened
 
     def _of(self, shard: int) -> tuple[Opened, Shard]:
         opened = self._ready()
-        if not 0 <= shard < self.shards:
-            raise Invalid(f"there is no shard {shard}, this store has {self.shards}", field="shard")
+        require_shard(shard, self.shards)
         return opened, opened.shard(shard)
