@@ -13,7 +13,7 @@ import os
 import weakref
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote, unquote, urlencode, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import aiohttp
 import msgspec
@@ -27,6 +27,7 @@ from lineshaft.sdk.refusals import error_of_status, refusal
 from lineshaft.sdk.tracing import traceparent
 from lineshaft.sdk.transport import PushSession
 from lineshaft.wire import SESSION_PATH, Call, ErrorBody, Health, Hello
+from lineshaft.wire.targets import target
 from lineshaft.wire.workers import ClaimedTasks
 
 DEFAULT_TIMEOUT = 15.0
@@ -62,8 +63,7 @@ class HttpTransport:
         timeout: float | None = None,
     ) -> Any:
         """Make a call, repeating it while that may help; see `Transport.call`."""
-        path = call.path if id is None else call.path.replace("{id}", quote(id, safe=""))
-        url = URL(self._base + path + _parameters(query), encoded=True)
+        url = URL(self._base + target(call, id, query), encoded=True)
         data = _encode(body) if body is not None else b"{}" if call.body is not None else None
         limit = timeout or DEFAULT_TIMEOUT
         try:
@@ -225,21 +225,6 @@ def _headers(data: bytes | None) -> dict[str, str] | None:
         return None
     trace = traceparent.get()
     return _JSON if trace is None else {**_JSON, "traceparent": trace}
-
-
-def _parameters(query: msgspec.Struct | None) -> str:
-    if query is None:
-        return ""
-    given = {name: _spelled(value) for name, value in msgspec.to_builtins(query).items() if value is not None}
-    return f"?{urlencode(given)}" if given else ""
-
-
-def _spelled(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list):
-        return ",".join(str(one) for one in value)
-    return str(value)
 
 
 def _refusal(status: int, raw: bytes, retry_after: str | None) -> LineshaftError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
-from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -18,6 +17,7 @@ from lineshaft.server.identity import Identity
 from lineshaft.server.responses import Response
 from lineshaft.server.settings import Limits
 from lineshaft.wire import CALLS, Call, ErrorBody
+from lineshaft.wire.targets import target
 
 _encode = msgspec.json.Encoder().encode
 
@@ -48,7 +48,6 @@ class RemoteCalls:
                 return await self._calls.call(call, identity, **given)
             except NotOwner:
                 pass  # it is moving, and nothing was done
-        path = call.path if id is None else call.path.replace("{id}", quote(id, safe=""))
         headers = [(b"content-type", b"application/json")] if call.body is not None else []
         if traceparent is not None:
             headers.append((b"traceparent", traceparent.encode("latin-1")))
@@ -56,7 +55,7 @@ class RemoteCalls:
             tenant=identity.tenant,
             identity=identity,
             method=call.method,
-            target=path + _parameters(query),
+            target=target(call, id, query),
             headers=headers,
             body=b"" if call.body is None else b"{}" if body is None else _encode(body),
             may_repeat=lambda: self._endpoints[call.name].may_repeat(body),
@@ -108,18 +107,3 @@ def _refusal(response: Response) -> LineshaftError:
         return Expired(info.reason, info.earliest)
     kind = BY_TYPE.get(info.type, LineshaftError)
     return kind(info.reason, field=info.field, task_id=info.task_id, retry_after=told.retry_after)
-
-
-def _parameters(query: msgspec.Struct | None) -> str:
-    if query is None:
-        return ""
-    given = {name: _spelled(value) for name, value in msgspec.to_builtins(query).items() if value is not None}
-    return f"?{urlencode(given)}" if given else ""
-
-
-def _spelled(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list):
-        return ",".join(str(one) for one in value)
-    return str(value)

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 
 from lineshaft.core.batch import Batch, Blob, Census, Counters, Record, Snapshot
 from lineshaft.core.task import Task
-from lineshaft.errors import Fenced, Invalid, Unavailable
+from lineshaft.errors import Fenced, Unavailable
+from lineshaft.store.access import require_shard
 from lineshaft.store.base import Log, LogRecord, Ownership, Page, Query, Roster
 from lineshaft.store.paging import page_of, parse_sort, read_cursor, sort_key, visible
 
@@ -129,8 +130,7 @@ class MemoryStore:
 
     def _data(self, shard: int) -> _ShardData:
         self._require_open()
-        if not 0 <= shard < self.shards:
-            raise Invalid(f"there is no shard {shard}, this store has {self.shards}", field="shard")
+        require_shard(shard, self.shards)
         return self._shards[shard]
 
     def _owned(self, ownership: Ownership) -> _ShardData:

@@ -21,7 +21,8 @@ from lineshaft.core.batch import Batch, Blob, Census, Snapshot
 from lineshaft.core.task import State, Task
 from lineshaft.errors import Invalid, Unavailable
 from lineshaft.store import sqlite_read, sqlite_roster, sqlite_schema
-from lineshaft.store.base import Log, Ownership, Page, Query, Roster, StoreInUse, StoreUnusable
+from lineshaft.store.access import require_same_process, require_shard
+from lineshaft.store.base import Log, Ownership, Page, Query, Roster, StoreUnusable
 from lineshaft.store.file_lock import FileLock
 from lineshaft.store.sqlite_checkpoints import Checkpoints
 from lineshaft.store.sqlite_errors import translated
@@ -195,17 +196,12 @@ class SQLiteStore:
             raise Unavailable(gone(self._path), retry_after=1)
 
     def _check_shard(self, shard: int) -> None:
-        if not 0 <= shard < self.shards:
-            raise Invalid(f"there is no shard {shard}, this store has {self.shards}", field="shard")
+        require_shard(shard, self.shards)
 
     def _ready(self) -> _Opened:
         if self._opened is None:
             raise Unavailable("the store is closed")
-        if self._opened.pid != os.getpid():
-            raise StoreInUse(
-                f"{self._path} was opened by process {self._opened.pid}, of which this one is a fork: "
-                "a connection does not survive a fork, open the store after it"
-            )
+        require_same_process(self._path, self._opened.pid)
         return self._opened
 
     async def _write(self, work: Callable[[Connection, Writer], Result]) -> Result:

@@ -19,8 +19,9 @@ import psycopg
 
 from lineshaft.core.batch import Batch, Blob, Census, Snapshot
 from lineshaft.core.task import State, Task
-from lineshaft.errors import Fenced, Invalid, Unavailable
-from lineshaft.store.base import InboxItem, Log, Ownership, Page, Query, Roster, StoreInUse
+from lineshaft.errors import Fenced, Unavailable
+from lineshaft.store.access import require_same_process, require_shard
+from lineshaft.store.base import InboxItem, Log, Ownership, Page, Query, Roster
 from lineshaft.store.postgres import schema as schemas
 from lineshaft.store.postgres import searching
 from lineshaft.store.postgres.address import Address
@@ -279,18 +280,13 @@ class PostgresStore:
 
     def _of(self, shard: int) -> Opened:
         opened = self._ready()
-        if not 0 <= shard < self.shards:
-            raise Invalid(f"there is no shard {shard}, this store has {self.shards}", field="shard")
+        require_shard(shard, self.shards)
         return opened
 
     def _ready(self) -> Opened:
         if self._opened is None:
             raise Unavailable("the store is closed")
-        if self._opened.pid != os.getpid():
-            raise StoreInUse(
-                f"{self.url} was opened by process {self._opened.pid}, of which this one is a fork: "
-                "a connection does not survive a fork, open the store after it"
-            )
+        require_same_process(self.url, self._opened.pid)
         return self._opened
 
 

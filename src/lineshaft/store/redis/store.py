@@ -17,7 +17,8 @@ from typing import Any
 
 from lineshaft.core.batch import Batch, Blob, Census, Snapshot
 from lineshaft.core.task import State, Task
-from lineshaft.errors import Fenced, Invalid, Unavailable
+from lineshaft.errors import Fenced, Unavailable
+from lineshaft.store.access import require_same_process, require_shard
 from lineshaft.store.base import (
     Log,
     Ownership,
@@ -25,7 +26,6 @@ from lineshaft.store.base import (
     Query,
     Roster,
     SchemaTooNew,
-    StoreInUse,
     StoreUnusable,
 )
 from lineshaft.store.redis.batches import message
@@ -245,18 +245,13 @@ class RedisStore:
 
     def _meta(self, shard: int) -> str:
         self._ready()
-        if not 0 <= shard < self.shards:
-            raise Invalid(f"there is no shard {shard}, this store has {self.shards}", field="shard")
+        require_shard(shard, self.shards)
         return f"{self._tag(shard)}m"
 
     def _ready(self) -> None:
         if self._pid is None:
             raise Unavailable("the store is closed")
-        if self._pid != os.getpid():
-            raise StoreInUse(
-                f"{self.url} was opened by process {self._pid}, of which this one is a fork: a connection"
-                " does not survive a fork, open the store after it"
-            )
+        require_same_process(self.url, self._pid)
 
     def _reader(self, shard: int) -> Reader:
         self._meta(shard)
