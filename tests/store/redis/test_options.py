@@ -58,6 +58,8 @@ def test_a_cluster_has_several_nodes() -> None:
         ("redis://h?cluster=true&wait=1", "wait cannot be had"),
         ("redis://h?ca=/ca.pem", "write rediss://"),
         ("valkey+sentinel://h/main?ca=/ca.pem", r"write valkeys\+sentinel://"),
+        ("rediss://h?ca=/not/there.pem", "the file of ca cannot be read"),
+        ("rediss://h?key=/not/there.pem", "the file of key cannot be read"),
         ("redis://h?prefix={a}", "without braces"),
         ("redis://h?timeout=0", "timeout is seconds"),
     ],
@@ -66,6 +68,12 @@ def test_what_cannot_be_meant_is_refused(url: str, reason: str) -> None:
     with pytest.raises(Invalid, match=reason) as refused:
         open_store(url)
     assert refused.value.field == "store"
+
+
+def test_sentinels_that_do_not_answer_are_told_of_in_words() -> None:
+    with pytest.raises(Unavailable, match="No master found for 'main'") as refused:
+        asyncio.run(_open("redis+sentinel://127.0.0.1:1/main"))
+    assert "<" not in refused.value.reason
 
 
 def test_without_the_library_the_line_to_run_is_named() -> None:

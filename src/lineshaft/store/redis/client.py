@@ -200,6 +200,16 @@ def _settings(options: Options) -> dict[str, Any]:
         "protocol": 2,
     }
     if options.tls:
-        files = {"ssl_ca_certs": options.ca, "ssl_certfile": options.cert, "ssl_keyfile": options.key}
-        settings |= {"ssl": True} | {name: value for name, value in files.items() if value is not None}
+        given = {"ca": options.ca, "cert": options.cert, "key": options.key}
+        files = {name: _existing(name, path) for name, path in given.items() if path is not None}
+        called = {"ca": "ssl_ca_certs", "cert": "ssl_certfile", "key": "ssl_keyfile"}
+        settings |= {"ssl": True} | {called[name]: path for name, path in files.items()}
     return settings
+
+
+def _existing(name: str, path: str) -> str:
+    try:
+        with open(path, "rb"):
+            return path
+    except OSError as error:
+        raise Invalid(f"the file of {name} cannot be read: {error}", field="store") from None

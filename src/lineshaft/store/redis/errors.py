@@ -74,4 +74,5 @@ def code_of(error: Exception) -> str:
 
 
 def _told(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+    # Where no sentinel knows the primary, the library adds how it represents each of its clients.
+    return str(error).partition(" : <")[0] or type(error).__name__
