@@ -56,6 +56,12 @@ def test_a_store_that_is_served_is_not_copied(tmp_path: Path, valkey_url: str) -
     shared.sync.close()
 
 
+def test_a_store_that_holds_nothing_is_no_success(tmp_path: Path) -> None:
+    mistyped = run("stores", "copy", f"sqlite:///{tmp_path}/jbos.db", f"sqlite:///{tmp_path}/new.db")
+    assert mistyped.code == ExitCode.FAILED
+    assert "jbos.db holds nothing, so nothing was copied" in mistyped.err
+
+
 def test_nothing_is_copied_from_memory(tmp_path: Path) -> None:
     refused = run("stores", "copy", "memory://", f"sqlite:///{tmp_path}/new.db")
     assert refused.code != 0

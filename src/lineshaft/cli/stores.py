@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lineshaft.cli.commands import command
+from lineshaft.cli.exits import ExitCode
 from lineshaft.cli.session import Session
+from lineshaft.cli.trouble import Trouble
 from lineshaft.errors import Invalid
 
 if TYPE_CHECKING:
@@ -40,6 +42,12 @@ async def copy(
             raise Invalid(f"{url} forgets everything when this command ends", field="store")
     stores = open_store(source), open_store(target)
     done = await _copied(session, *stores)
+    if not done.tasks and not done.records:
+        raise Trouble(
+            f"{stores[0].url} holds nothing, so nothing was copied",
+            code=ExitCode.FAILED,
+            hint="look at the first URL: what is not there yet is made as an empty store",
+        )
     if session.out.as_json:
         session.out.document({"from": stores[0].url, "to": stores[1].url} | _described(done))
         return
