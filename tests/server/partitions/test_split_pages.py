@@ -217,6 +217,10 @@ async def test_a_cursor_too_old_for_one_partition_names_the_earliest_of_all() ->
     assert caught.value.earliest == "10.70.30"
 
 
+def test_a_feed_begins_at_0_however_many_partitions_there_are() -> None:
+    assert split_cursors("0", partitions=3) == ["0", "0", "0"]
+
+
 @pytest.mark.parametrize("cursor", ["", "1", "1.2", "1.2.3.4"])
 def test_a_feed_takes_cursors_of_as_many_partitions_as_there_are(cursor: str) -> None:
     with pytest.raises(Invalid) as caught:

@@ -66,8 +66,8 @@ def join_cursors(cursors: list[str]) -> str:
 
 
 def split_cursors(cursor: str, *, partitions: int) -> list[str]:
-    """Return the partitions' own cursors. Raises `Invalid` (field "after")."""
-    parts = cursor.split(".")
+    """Return the partitions' own cursors; "0" is where each begins. Raises `Invalid` (field "after")."""
+    parts = ["0"] * partitions if cursor == "0" else cursor.split(".")
     if len(parts) != partitions:
         raise Invalid("this is no cursor of the change feed", field="after")
     return parts
