@@ -19,7 +19,7 @@ from lineshaft.errors import Forbidden, LineshaftError, Malformed, TooLarge, Una
 from lineshaft.server.answering import ClientGone
 from lineshaft.server.asked import Asked, Cancellable, Line
 from lineshaft.server.calls import Calls
-from lineshaft.server.cluster import Cluster, pass_through
+from lineshaft.server.cluster import Cluster
 from lineshaft.server.endpoints import Endpoint
 from lineshaft.server.exchange import Request
 from lineshaft.server.fields import traceparent
@@ -31,6 +31,7 @@ from lineshaft.server.responses import INTERNAL, Response, refusal
 from lineshaft.server.router import NoSuchMethod, Router
 from lineshaft.server.serving_elsewhere import ServingElsewhere
 from lineshaft.server.session import Session
+from lineshaft.server.session_elsewhere import pass_through
 from lineshaft.server.settings import Limits
 from lineshaft.server.stream import stream_changes
 from lineshaft.wire import CALLS, SESSION_PATH
