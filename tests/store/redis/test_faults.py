@@ -340,7 +340,7 @@ class TestFailover:
             asyncio.run(self.wait_for_replicas(primary, replica))
 
     async def wait_for_replicas(self, primary: KeyValueServer, replica: KeyValueServer) -> None:
-        async with opened(primary.url, wait="1", timeout="0.5") as store:
+        async with opened(primary.url, wait="1", timeout="2") as store:
             assert store.tier == "power loss"
             owner = await acquire(store)
             await put(owner, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -38,9 +38,6 @@ from lineshaft.wire import (
     TaskPage,
     raw,
 )
-
-if TYPE_CHECKING:
-    pass
 
 _BY_ID = {"patch", "retry", "promote", "delete", "history", "explain"}
 _BY_LEASE = {"start", "heartbeat", "complete", "fail", "release", "snooze", "cancel"}
