@@ -35,6 +35,8 @@ class Served:
         )  # fmt: skip
         assert process.stdout is not None
         line = await process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"a coordinator did not start: it ended with {await process.wait()}")
         return cls(process, json.loads(line)["url"])
 
     def signal(self, number: int) -> None:

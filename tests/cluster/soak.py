@@ -26,6 +26,8 @@ from tests.cluster.processes import PATIENCE, Clients, Served, Start, crew
 LEASE = "10s"
 SHORT, LONG = 1.0, 7.0
 """For how long a coordinator stands still: within its ownership lease of 5 s, and beyond it."""
+SAMPLE = 200
+WRONG = ("lost", "made up", "completed twice", "other results")
 OPEN = ("scheduled", "queued", "claimed", "running")
 
 
@@ -170,12 +172,18 @@ class Soak:
     async def verdict(self) -> dict[str, int]:
         """Compare what is stored with what was acknowledged."""
         found = await self.stored()
+        sample = self._random.sample(sorted(self.completions), min(SAMPLE, len(self.completions)))
         return {
             "acknowledged": len(self.acknowledged),
             "lost": sum(id not in found or found[id]["state"] != "completed" for id in self.acknowledged),
             "made up": sum(id not in self.sent for id in found),
             "completed twice": sum(len(tokens) > 1 for tokens in self.completions.values()),
+            "other results": sum([await self._result(id) not in self.completions[id] for id in sample]),
         }
+
+    async def _result(self, id: str) -> Any:
+        _, task = await self._insist("GET", f"/_tasks/{id}", None)
+        return task.get("result")
 
 
 def mishaps_of_coordinators(
@@ -266,7 +274,7 @@ def main() -> None:
             partitions=given.partitions,
         )
     )
-    raise SystemExit(any(verdict[what] for what in ("lost", "made up", "completed twice")))
+    raise SystemExit(any(verdict[what] for what in WRONG))
 
 
 if __name__ == "__main__":
