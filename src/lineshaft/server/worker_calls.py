@@ -77,16 +77,7 @@ class WorkerCalls(Calling):
         command = self.claim_command(identity, claim)
         if command.queues is not None and command.queues[0] == NOWHERE and MARK in identity.tenant:
             command = msgspec.structs.replace(command, max=0, queues=command.queues[1:] or None)
-        answer = await self.lease(identity, command, requester)
-        if claim.max is not None:
-            return answer
-        if not answer.tasks:
-            return None
-        if len(answer.tasks) > 1:
-            raise Invalid("this claim_id was given several tasks: repeat it with its max", field="max")
-        [task] = answer.tasks
-        task.position = answer.position
-        return task
+        return as_asked(claim, await self.lease(identity, command, requester))
 
     async def lease(
         self, identity: Identity, command: commands.Claim, requester: Requester | None = None
@@ -250,6 +241,19 @@ def merged_claim(query: ClaimQuery, body: Claim) -> Claim:
         in_query = None if listed is None else list(listed)
         setattr(merged, field, fields.once(field, in_query, getattr(body, field)))
     return merged
+
+
+def as_asked(claim: Claim, answer: ClaimedTasks) -> ClaimedTasks | ClaimedTask | None:
+    """Return what a claim leased: a list where `max` was said, else one task or None. Raises `Invalid`."""
+    if claim.max is not None:
+        return answer
+    if not answer.tasks:
+        return None
+    if len(answer.tasks) > 1:
+        raise Invalid("this claim_id was given several tasks: repeat it with its max", field="max")
+    [task] = answer.tasks
+    task.position = answer.position
+    return task
 
 
 def _some_names(given: list[str] | None, field: str) -> tuple[str, ...] | None:

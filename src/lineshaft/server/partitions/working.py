@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
-from lineshaft.errors import Invalid, LineshaftError, NotFound
+from lineshaft.errors import LineshaftError, NotFound
 from lineshaft.server import fields, views
 from lineshaft.server.identity import Identity
 from lineshaft.server.partitions import merging
@@ -17,7 +17,7 @@ from lineshaft.server.partitions.claiming import Claiming
 from lineshaft.server.partitions.parts import Parts
 from lineshaft.server.partitions.tokens import bare
 from lineshaft.server.partitions.turns import Holders, Turn
-from lineshaft.server.worker_calls import Requester, merged_claim
+from lineshaft.server.worker_calls import Requester, as_asked, merged_claim
 from lineshaft.wire import (
     Claim,
     ClaimedTask,
@@ -86,16 +86,7 @@ class Working:
         **_: Any,
     ) -> ClaimedTasks | ClaimedTask | None:
         claim = merged_claim(query or ClaimQuery(), body or Claim())
-        answer = await self.lease(identity, claim, requester)
-        if claim.max is not None:
-            return answer
-        if not answer.tasks:
-            return None
-        if len(answer.tasks) > 1:
-            raise Invalid("this claim_id was given several tasks: repeat it with its max", field="max")
-        [task] = answer.tasks
-        task.position = answer.position
-        return task
+        return as_asked(claim, await self.lease(identity, claim, requester))
 
     async def lease(
         self,
