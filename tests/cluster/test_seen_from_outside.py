@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from unittest import TestCase
 
 import pytest
 
@@ -93,7 +94,8 @@ async def test_a_command_on_the_store_itself_is_refused_while_a_coordinator_is_a
     def alone() -> Engine:
         return Engine(crew.shared.line(), clock=crew.clock, limits=crew.limits, alone=True)
 
-    with pytest.raises(StoreInUse, match="http://a"):
+    silent = TestCase().assertNoLogs("lineshaft.engine", "WARNING")
+    with silent, pytest.raises(StoreInUse, match="http://a"):
         await alone().__aenter__()
     assert crew.settled and len(crew.roster.members) == 1
     crew.kill(a)

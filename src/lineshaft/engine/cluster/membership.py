@@ -172,6 +172,8 @@ class Membership(Tenure):
             await asyncio.wait(ending)
         self.until = -math.inf
         self._settle_standing("this coordinator has left")
+        if not hasattr(self, "roster"):
+            return  # it never took part
         try:
             await self._within(self._limits.close / 1000, self._leave())
         except Exception as error:
