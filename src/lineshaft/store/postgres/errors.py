@@ -89,6 +89,7 @@ def _advice(state: str, said: str) -> str | None:
             "remaining connection slots": "53300",
             "password": "28",
             "pg_hba.conf": "28",
+            'role "': "28",
             "does not exist": "3D",
         }
         for word, key in words.items():
