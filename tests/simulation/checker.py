@@ -49,6 +49,8 @@ class Checker(Stored):
         """Rows whose creator was told so → the payload it sent."""
         self.outcomes: dict[tuple[int, int], c.Op] = {}
         """(row, fence) → the outcome that was acknowledged."""
+        self.outcome_at: dict[tuple[int, int], int] = {}
+        """(row, fence) → the position that acknowledged it first."""
         self.holders: dict[int, tuple[str | None, str | None, str | None]] = {}
         """Fence → to whom it was given."""
         self.pauses: list[tuple[str, str, int, int]] = []
@@ -79,6 +81,9 @@ class Checker(Stored):
         `shown_before` is the position that had been shown to anybody when its request arrived; `sent` is when
         that was sent (seconds of the loop), None where its sender will not see the answer.
         """
+        told = [*_positions(reply), *(position for _, position in _tasks(reply))]
+        if any(self.is_lost(position) for position in told):
+            return  # it was on its way when what it says was lost
         for position in _positions(reply):
             self.check(
                 position <= self.position, f"[25] {type(reply).__name__} shows {position} of {self.position}"
@@ -150,10 +155,13 @@ class Checker(Stored):
         if isinstance(item, LineshaftError):
             return
         position = item.position
+        if self.is_lost(position):
+            return
         fence, seq = (int(part, 16) for part in op.token.split("-"))
         life = self.lives[seq]
         self.check(life.tenant == tenant, f"[19] {tenant} reported of a task of {life.tenant}")
         if type(op) in ENDS:
+            self.outcome_at.setdefault((seq, fence), position)
             known = self.outcomes.setdefault((seq, fence), op)
             self.check(known == op, f"[7] {op.task_id}: two outcomes for lease {fence}: {known} and {op}")
             self.check(self._ended(life, position, fence), f"[25] {op} was acknowledged and is not stored")
@@ -171,6 +179,8 @@ class Checker(Stored):
         """Somebody was shown a completed task and then read its result."""
         run = task.run
         op = None if run is None or run.settled is None else self.outcomes.get((task.seq, run.settled.fence))
+        if task.seq not in self.lives:
+            return  # lost meanwhile
         latest = self.lives[task.seq].versions[-1]
         if isinstance(op, c.Complete) and latest.state is S.COMPLETED and latest.run == run:
             self.check(
@@ -183,6 +193,15 @@ class Checker(Stored):
         version = life.version(position)
         run = None if version is None else version.run
         return run is not None and (run.dropped_attempts > 0 or any(a.fence == fence for a in run.attempts))
+
+    def lost_tail(self, end: int, last: int, *, resumes: int) -> None:
+        """Forget what was acknowledged and is lost; leases that were given are never given again."""
+        super().lost_tail(end, last, resumes=resumes)
+        self.acknowledged &= self.lives.keys()
+        self.created = {seq: payload for seq, payload in self.created.items() if seq in self.lives}
+        for key, position in list(self.outcome_at.items()):
+            if position > end or key[0] not in self.lives:
+                del self.outcomes[key], self.outcome_at[key]
 
     # What is left in the end.
 

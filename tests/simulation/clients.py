@@ -86,7 +86,8 @@ class Operator:
         checker = self._line.disk.checker_of(pause.tenant)
         paused = await self._set(pause, who, paused=True)
         await asyncio.sleep(pause.lasts)
-        checker.pauses.append((pause.tenant, pause.queue, paused.position, checker.position))
+        if not any(end < checker.position and paused.position <= last for end, last in checker.lost):
+            checker.pauses.append((pause.tenant, pause.queue, paused.position, checker.position))
         await self._set(pause, who, paused=False)
 
     async def _set(self, pause: Pause, who: str, *, paused: bool) -> Any:

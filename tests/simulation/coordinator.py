@@ -60,7 +60,7 @@ class Coordinator:
             try:
                 life.engine = life.context.run(self._engine, link)
                 await life.context.run(asyncio.ensure_future, life.engine.__aenter__())
-            except LineshaftError as error:
+            except (LineshaftError, TimeoutError) as error:
                 self._record.say(name, f"could not start: {error}")
                 life.end()
                 await asyncio.sleep(0.2)

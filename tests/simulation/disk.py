@@ -5,18 +5,22 @@ Each shard has a judge of its own, as each is a history of its own.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from lineshaft.core.batch import Batch, Blob
+from lineshaft.core.batch import Batch, Blob, Counters
 from lineshaft.core.task import Task
 from lineshaft.errors import Fenced
-from lineshaft.store.base import Ownership
+from lineshaft.store.base import LogRecord, Ownership
 from lineshaft.store.memory import MemoryStore
 from lineshaft.values.partitions import shard_of
 from tests.simulation.checker import Checker
+
+GAP = 40
+"""By how much positions, arrivals and fences go on after a loss."""
 
 
 class Disk:
@@ -26,6 +30,7 @@ class Disk:
         self.store = MemoryStore(shards=shards, exclusive=False)
         self.checkers = [Checker(note) for _ in range(shards)]
         """By number of the shard."""
+        self.failovers = 0
         self._attempted: dict[tuple[int, int, int, bytes], bytes] = {}
 
     def checker_of(self, tenant: str) -> Checker:
@@ -64,6 +69,33 @@ class Disk:
         if self._attempted.setdefault(key, told) != told:
             checker.violated(f"another batch was tried under the nonce of position {batch.position}")
 
+    # Losing the end.
+
+    def copy(self) -> list[Any]:
+        """Return what is stored at present, for `fail_over`."""
+        return [_copied(data) for data in self.store._shards]
+
+    def fail_over(self, copies: list[Any]) -> bool:
+        """Go on from a copy, as a store does that noticed what it lost; return whether anything was.
+
+        Positions, arrivals and fences go on beyond all that were handed out, and nobody owns a shard.
+        """
+        lost = False
+        self.failovers += 1
+        for data, copied, checker in zip(self.store._shards, copies, self.checkers, strict=True):
+            end, was, ends = copied.position, data.counters, copied.counters
+            copied.epoch, copied.owner, copied.nonce = data.epoch + 1, None, b""
+            if data.position > end:
+                lost = True
+                copied.position = data.position + GAP
+                copied.counters = Counters(max(was.now, ends.now), was.seq + GAP, was.fence + GAP)
+                for position in range(end + 1, copied.position + 1):
+                    copied.log[position] = LogRecord(position, copied.counters.now, [])
+                checker.lost_tail(end, data.position, resumes=copied.position)
+            checker.epoch = copied.epoch
+        self.store._shards[:] = copies
+        return lost
+
     # What is stored.
 
     def rows(self, shard: int) -> dict[int, Task]:
@@ -83,3 +115,12 @@ class Disk:
         data: Any = self.store._shards[self.shard_of(tenant)]
         record = data.records.get(("queue", tenant, queue))
         return record is not None and b"p" in record.data
+
+
+def _copied(data: Any) -> Any:
+    # Rows are never changed once they are stored, so they may be shared.
+    twin = copy.copy(data)
+    for name, value in vars(data).items():
+        if isinstance(value, dict | list):
+            setattr(twin, name, value.copy())
+    return twin

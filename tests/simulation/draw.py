@@ -12,6 +12,7 @@ from tests.simulation.plan import (
     SECOND,
     UNSTORABLE,
     ClientPlan,
+    Failover,
     Jump,
     Mishap,
     Pause,
@@ -25,6 +26,7 @@ WORST = {
     "refused": 0.15,
     "stall": 0.04,
     "answer_lost": 0.12,
+    "answered_twice": 0.05,
     "timed_out": 0.08,
     "fence": 0.03,
     "unreadable": 0.15,
@@ -91,6 +93,7 @@ def draw(seed: int) -> Plan:
         workers=_workers(random, tenants),
         mishaps=mishaps,
         jumps=() if peaceful else _jumps(random, trouble),
+        failovers=() if peaceful else _failovers(random, trouble),
         pauses=tuple(pause for tenant in tenants for pause in _pauses(random, tenant, trouble)),
         trouble=trouble,
         lease=lease,
@@ -158,6 +161,11 @@ def _jumps(random: Random, trouble: float) -> tuple[Jump, ...]:
     by = [-3_600_000, -30_000, -500, 700, 20_000, 300_000, 7_200_000]
     times = _times(random, random.choice([20.0, 1e9, 1e9]), trouble)
     return tuple(Jump(at, random.choice(by)) for at in times)
+
+
+def _failovers(random: Random, trouble: float) -> tuple[Failover, ...]:
+    times = _times(random, random.choice([25.0, 1e9, 1e9, 1e9]), trouble)
+    return tuple(Failover(at, round(random.choice([0.02, 0.5, 5.0, 20.0]), 3)) for at in times)
 
 
 def _pauses(random: Random, tenant: str, trouble: float) -> tuple[Pause, ...]:

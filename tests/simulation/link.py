@@ -155,13 +155,18 @@ class Link:
             checker.hearing.stalled(began, self._now())
 
     async def _commit(self, ownership: Ownership, batch: Batch) -> None:
-        fault = self._chance.draw("commits", "refused", "stall", "answer_lost", "timed_out", "fence")
+        fault = self._chance.draw(
+            "commits", "refused", "stall", "answer_lost", "answered_twice", "timed_out", "fence"
+        )
         kind = None if fault is None else fault.kind
         self._record.commit(self.name, ownership, batch, kind)
         await self._travel()
         if fault is not None:
             await self._before(ownership, batch, fault)
         await self._apply(ownership, batch, delay=self._delays.uniform(0, 0.004))
+        if kind == "answered_twice":
+            # Something on the way has sent it again, and the second answer is the one that arrives.
+            await self._apply(ownership, batch, delay=self._delays.uniform(0, 2))
         await self._travel()
         if kind == "answer_lost":
             raise Unavailable("the connection was reset")

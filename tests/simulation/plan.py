@@ -75,6 +75,15 @@ class Mishap:
 
 
 @dataclass(frozen=True)
+class Failover:
+    """Another server takes over from the store, and lacks the end of its history."""
+
+    at: float
+    loses: float
+    """Seconds of history."""
+
+
+@dataclass(frozen=True)
 class Jump:
     """The wall clock is set."""
 
@@ -104,6 +113,7 @@ class Plan:
     workers: tuple[WorkerPlan, ...]
     mishaps: tuple[Mishap, ...]
     jumps: tuple[Jump, ...]
+    failovers: tuple[Failover, ...]
     pauses: tuple[Pause, ...]
     trouble: float
     """Seconds for which all this lasts."""

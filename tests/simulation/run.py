@@ -22,7 +22,7 @@ from tests.simulation.fleet import Fleet
 from tests.simulation.follower import Follower
 from tests.simulation.life import task_factory
 from tests.simulation.line import Line
-from tests.simulation.plan import QUEUES, START, Jump, Plan
+from tests.simulation.plan import QUEUES, START, Failover, Jump, Plan
 from tests.simulation.record import Record
 from tests.simulation.vigil import Vigil
 from tests.simulation.words import state_of
@@ -140,7 +140,11 @@ class Simulation:
         for follower in self._followers:
             self._start(follower.run())
         self._start(Vigil(line, self._followers).keep())
-        outside = [self._start(fleet.suffer()), self._start(self._jump(plan.jumps))]
+        outside = [
+            self._start(fleet.suffer()),
+            self._start(self._jump(plan.jumps)),
+            *(self._start(self._fail_over(failover)) for failover in plan.failovers),
+        ]
         doings = [self._start(Client(line, client).run()) for client in plan.clients]
         for tenant in plan.tenants:
             pauses = tuple(pause for pause in plan.pauses if pause.tenant == tenant)
@@ -160,6 +164,18 @@ class Simulation:
             self.record.tally[f"wall clock: jumped {way}"] += 1
             self.record.say("the wall clock", f"jumps {way} by {abs(jump.by) / 1000:g} s")
             self._clock.wall += jump.by
+
+    async def _fail_over(self, failover: Failover) -> None:
+        now = asyncio.get_running_loop().time
+        await asyncio.sleep(max(0.0, failover.at - failover.loses - now()))
+        copies, epochs = self._disk.copy(), self._disk.failovers
+        await asyncio.sleep(max(0.0, failover.at - now()))
+        if epochs != self._disk.failovers:
+            return  # the copy is of a history that has ended meanwhile
+        lost = self._disk.fail_over(copies)
+        self.record.tally["store: failed over"] += 1
+        self.record.tally["store: lost the end of its history"] += lost
+        self.record.say("the store", f"fails over{', losing the end of its history' if lost else ''}")
 
     async def _watch(self, work: Any) -> None:
         """Wait for something, but not beyond the first broken promise or crash of an actor."""
@@ -210,7 +226,9 @@ class Simulation:
         await self._watch(asyncio.sleep(1.0))
         for follower in self._followers:
             log = self._disk.checker_of(follower.tenant).log
-            if follower.seen != log.get(follower.tenant, []):
+            checker = self._disk.checker_of(follower.tenant)
+            told = [(position, change) for position, change in follower.seen if not checker.is_lost(position)]
+            if told != log.get(follower.tenant, []):
                 seen = len(follower.seen)
                 raise Broken(f"[16] the feed of {follower.tenant} told {seen} changes, not what was")
         shards = range(self.plan.shards)

@@ -85,6 +85,7 @@ class Shrinker:
         self._reduce(plan.clients, lambda left: replace(self.plan, clients=left))
         self._reduce(plan.mishaps, lambda left: replace(self.plan, mishaps=left))
         self._reduce(plan.jumps, lambda left: replace(self.plan, jumps=left))
+        self._reduce(plan.failovers, lambda left: replace(self.plan, failovers=left))
         self._reduce(plan.pauses, lambda left: replace(self.plan, pauses=left))
 
     def _by_kind(self) -> None:
@@ -165,6 +166,7 @@ class Shrinker:
                 ),
                 mishaps=tuple(mishap for mishap in plan.mishaps if mishap.at <= at),
                 jumps=tuple(jump for jump in plan.jumps if jump.at <= at),
+                failovers=tuple(failover for failover in plan.failovers if failover.at <= at),
                 pauses=tuple(pause for pause in plan.pauses if pause.at <= at),
             )
         )
@@ -213,5 +215,8 @@ class Shrinker:
     def _size(self) -> int:
         plan = self.plan
         steps = sum(len(client.steps) for client in plan.clients)
-        others = (plan.clients, plan.workers, plan.mishaps, plan.jumps, plan.pauses, self._only())
+        others = (
+            *(plan.clients, plan.workers, plan.mishaps, plan.jumps, plan.failovers, plan.pauses),
+            self._only(),
+        )
         return steps + sum(map(len, others))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from lineshaft.core.batch import Batch, Change
 from lineshaft.core.loading import MAX_RENEWALS
-from lineshaft.core.task import MAX_LOST_LEASES, State, Task
+from lineshaft.core.task import MAX_LOST_LEASES, Run, State, Task
 from lineshaft.store.base import Ownership
 from tests.simulation.hearing import Hearing
 
@@ -42,6 +42,31 @@ class Life:
         self.ended_at = 0
         self.asked_to_end = False
         """A cancel was requested in the present generation."""
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there is a row of it."""
+        return bool(self.versions) and self.deleted_at is None
+
+    def forget_after(self, end: int) -> bool:
+        """Forget what came after a position; return whether anything is left."""
+        kept = bisect_right(self.positions, end)
+        del self.positions[kept:], self.versions[kept:]
+        self.changes = {position: moves for position, moves in self.changes.items() if position <= end}
+        if not self.changes:
+            return False
+        last = self.changes[max(self.changes)][-1]
+        self.state = last.state
+        if last.state is not None:
+            self.deleted_at = None
+        run = self.versions[-1].run if self.versions else None
+        # That none of those lost is given again is seen by whom they were given to.
+        self.fence = _last_fence(run)
+        ended = self.state is None or self.state.terminal
+        self.asked_to_end = run is not None and run.cancel is not None and not ended
+        ends = [c.at for moves in self.changes.values() for c in moves if c.state and c.state.terminal]
+        self.ended_at = max(ends, default=0)
+        return True
 
     def version(self, position: int) -> Task | None:
         """Return the row as it was durable at a position."""
@@ -77,6 +102,8 @@ class Stored:
         """The shortest retention that was asked for under an id."""
         self.contacts: dict[int, float] = {}
         """Fence → when its holder sent the last request that was answered."""
+        self.lost: list[tuple[int, int]] = []
+        """Positions that a failover has lost: those above the first, up to the second."""
         self.pruned_before = 0
         self.hearing = Hearing()
         self.lost_leases = 0
@@ -105,6 +132,26 @@ class Stored:
     def released(self) -> None:
         """The owner has given the shard back; what it sent before may come too late now."""
         self.last_epoch = 0
+
+    def is_lost(self, position: int) -> bool:
+        """Tell whether a position was lost by a failover."""
+        return any(end < position <= last for end, last in self.lost)
+
+    def lost_tail(self, end: int, last: int, *, resumes: int) -> None:
+        """The store has lost what came after a position; forget it as well."""
+        self.lost.append((end, last))
+        self.position, self.last_epoch = resumes, 0
+        for seq, life in list(self.lives.items()):
+            if not life.forget_after(end):
+                del self.lives[seq]
+        self.present = {
+            (life.tenant, life.id): seq for seq, life in self.lives.items() if life.deleted_at is None
+        }
+        latest = {seq: life.versions[-1] for seq, life in self.lives.items() if life.is_there}
+        self.open = {seq: task for seq, task in latest.items() if not task.state.terminal}
+        self.holding = {seq: task for seq, task in self.open.items() if _takes_resources(task)}
+        for tenant, moves in self.log.items():
+            self.log[tenant] = [(position, change) for position, change in moves if position <= end]
 
     def pruning(self, before: int) -> None:
         """The store is asked to forget what ended long ago."""
@@ -181,7 +228,7 @@ class Stored:
             self.open.pop(task.seq, None)
         else:
             self.open[task.seq] = task
-        if task.lease is not None and task.lease.worker_id is not None and task.spec.affinity.resources:
+        if _takes_resources(task):
             self.holding[task.seq] = task
         else:
             self.holding.pop(task.seq, None)
@@ -192,7 +239,7 @@ class Stored:
         self.check(run.attempt <= task.spec.max_retries + 1, f"[10] {name}: attempt {run.attempt}")
         self.check(run.lost_leases <= MAX_LOST_LEASES, f"[11] {name}: {run.lost_leases} leases lost")
         self.check((run.lease is not None) == (task.state in (S.CLAIMED, S.RUNNING)), f"[5] {name}: lease")
-        fences = [attempt.fence for attempt in run.attempts] + ([run.lease.fence] if run.lease else [])
+        fences = _fences(run)
         self.check(fences == sorted(set(fences)), f"[6] {name}: fences {fences}")
         self.check(
             not fences or fences[-1] >= life.fence, f"[6] {name}: fence {fences[-1:]} after {life.fence}"
@@ -244,3 +291,15 @@ class Stored:
                 worker[name] = worker.get(name, 0) + amount
                 enough = worker[name] <= declared.get(name, 0)
                 self.check(enough, f"[13] {lease.worker_id} holds too much {name}")
+
+
+def _fences(run: Run) -> list[int]:
+    return [attempt.fence for attempt in run.attempts] + ([run.lease.fence] if run.lease else [])
+
+
+def _last_fence(run: Run | None) -> int:
+    return max(_fences(run), default=0) if run is not None else 0
+
+
+def _takes_resources(task: Task) -> bool:
+    return task.lease is not None and task.lease.worker_id is not None and bool(task.spec.affinity.resources)

@@ -17,6 +17,7 @@ GOES_WRONG = {
     "refused": "the store refuses the connection",
     "stall": "the store stalls",
     "answer_lost": "it is stored, but the store's answer is lost",
+    "answered_twice": "it is sent twice on the way, and the second answer is the one that comes",
     "timed_out": "no answer comes, and the store carries it out later",
     "fence": "a stranger takes the shard over first",
     None: "",
