@@ -38,6 +38,7 @@ def test_a_store_is_copied_to_another_and_compared(tmp_path: Path, valkey_url: s
     again = run("stores", "copy", first, valkey_url)
     assert again.code == ExitCode.REFUSED
     assert "is not empty: name a store that is new" in again.err
+    assert "tasks get" not in again.err
 
 
 def test_a_store_that_is_served_is_not_copied(tmp_path: Path, valkey_url: str) -> None:

@@ -188,3 +188,10 @@ def test_completion_offers_commands_and_states() -> None:
 
     assert any("queues" in word for word in completed("lineshaft que"))
     assert any("running" in word for word in completed("lineshaft tasks list --state ru"))
+
+
+@pytest.mark.parametrize("option", ["schema=A-b", "shards=0", "synchronous_commit=maybe", "shard=4"])
+def test_a_mistake_in_the_url_of_a_store_is_one_of_usage(option: str) -> None:
+    ended = run_here("serve", "--store", f"postgresql://somebody@127.0.0.1:1/jobs?{option}")
+    assert ended.code == ExitCode.USAGE, ended.err
+    assert option.partition("=")[0] in ended.err

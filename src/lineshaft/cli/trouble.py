@@ -99,6 +99,8 @@ def _code_and_hint(error: LineshaftError) -> tuple[ExitCode, str]:
         return code, f"nothing is lost: repeat the command after {error.retry_after:g} s"
     if _is_busy(error):
         return code, _BUSY
+    if error.type == "conflict" and error.task_id is None:
+        return code, "do what it asks for, then repeat the command"
     return code, _OF_FIELD.get((error.type, error.field)) or _HINTS.get(error.type) or _GENERAL[code]
 
 
@@ -148,7 +150,7 @@ def _connection_error(error: LineshaftError) -> str | None:
     return os.strerror(code) if code and code > 0 else getattr(cause, "strerror", None) or str(cause)
 
 
-_SETTINGS = ("url", "listen", "store", "synchronous")
+_SETTINGS = ("url", "listen", "store", "synchronous", "schema", "shards", "synchronous_commit", "file")
 """Fields that no call has: what is wrong with them was said to this command."""
 
 _GENERAL: dict[ExitCode, str] = {
