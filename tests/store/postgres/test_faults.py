@@ -337,7 +337,7 @@ async def test_a_full_disk_is_unavailable_until_there_is_room(
 
 
 async def test_nobody_is_let_in_with_a_wrong_name(database: str) -> None:
-    with pytest.raises(StoreUnusable, match="does not exist. The server refuses this user"):
+    with pytest.raises(StoreUnusable, match=r"does not exist\. The server refuses this user"):
         await opened(database.replace("postgres@", "nobody_known@"))
     with pytest.raises(StoreUnusable, match="createdb"):
         await opened(f"{database}_that_is_not")
