@@ -243,3 +243,15 @@ def test_a_lost_task_is_told_in_the_log_with_a_reason(w: World) -> None:
     change = [change for change in w.rows.changes if change.seq == held.seq][-1]
     assert (change.state, change.at, change.attempt) == (State.QUEUED, w.now, 1)
     assert change.reason
+
+
+def test_after_a_reload_a_worker_counts_where_it_holds_something_until_it_asks_again(w: World) -> None:
+    w.enqueue(id="a", queue="mail")
+    w.enqueue(id="b", queue="mail")
+    w.enqueue(id="c", queue="files")
+    w.enqueue(id="d", queue="else")
+    w.claim("w", queues=("mail",), max=2)
+    w.reload()
+    assert {queue.queue: queue.workers for queue in w.queues()} == {"else": 0, "files": 0, "mail": 1}
+    w.claim("w", queues=("files",))
+    assert {queue.queue: queue.workers for queue in w.queues()} == {"else": 0, "files": 1, "mail": 0}

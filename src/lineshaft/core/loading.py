@@ -81,10 +81,18 @@ def _load_lease(memory: Memory, tenant: Tenant, task: Task, lease: Lease, *, cha
         )
         run.lease = lease
         memory.ledger.rows[task.seq] = task
-    if lease.worker_id is not None and tenant.fleet.of(lease.worker_id, lease.incarnation) is None:
-        tenant.fleet.hear(WorkerInfo(id=lease.worker_id, incarnation=lease.incarnation), memory.now)
+    if lease.worker_id is not None:
+        _know_worker(memory, tenant, task, WorkerInfo(id=lease.worker_id, incarnation=lease.incarnation))
     memory.hold(tenant, task, lease)
     if task.state is State.RUNNING and task.spec.timeout is not None and lease.started_at is not None:
         # Its worker may have finished in time and found nobody to report to.
         at = max(lease.started_at + task.spec.timeout, memory.now + lease.ttl)
         memory.deadlines.add(at, Kind.TIMEOUT, task, lease.fence)
+
+
+def _know_worker(memory: Memory, tenant: Tenant, task: Task, info: WorkerInfo) -> None:
+    """Note who holds a task. Until it claims again, it is only known to serve the queues of what it holds."""
+    worker = tenant.fleet.of(info.id, info.incarnation) or tenant.fleet.hear(info, memory.now)
+    queues = worker.queues or ()
+    if task.spec.queue not in queues:
+        worker.queues = (*queues, task.spec.queue)
