@@ -138,7 +138,8 @@ async def _replica() -> AsyncIterator[Backing]:
 
             async def fail_over(random: Random) -> None:
                 await asyncio.to_thread(pair[0].kill)
-                await asyncio.to_thread(_until_role, pair[1], "master")
+                # One that comes back before the sentinel has finished stays primary, and nothing was tried.
+                await asyncio.to_thread(_until_named, sentinels[0], pair[1])
                 await asyncio.to_thread(pair[0].restart)  # the sentinel makes it a replica
                 await asyncio.to_thread(_until_role, pair[0], "slave")
                 pair.reverse()
@@ -164,6 +165,18 @@ def _until_role(server: KeyValueServer, role: str) -> None:
             if told["role"] == role and told.get("master_link_status", "up") == "up":
                 return
         assert time.monotonic() < deadline, f"it has not become a {role}"
+        time.sleep(0.05)
+
+
+def _until_named(sentinel: KeyValueServer, server: KeyValueServer) -> None:
+    """Wait until the sentinel leads everybody to this server."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        with sentinel.client() as client:
+            _, port = client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main")
+        if int(port) == server.port:
+            return
+        assert time.monotonic() < deadline, "the replica is not promoted"
         time.sleep(0.05)
 
 
