@@ -21,7 +21,7 @@ from lineshaft.store.conformance.harness import (
     forgotten,
     row,
 )
-from lineshaft.store.elastic import projector
+from lineshaft.store.elastic import projector, setup, templates
 from tests import servers
 from tests.store.elastic.gate import Gate
 from tests.store.elastic.place import Place, seqs
@@ -202,3 +202,22 @@ async def test_partitions_of_a_tenant_are_told_apart_and_bear_its_name(place: Pl
     found = (await place.ask("GET", f"-tasks-{MONTH}/_search?q=tenant:{TENANT}")).json
     told = sorted(hit["_source"].get("partition", -1) for hit in found["hits"]["hits"])
     assert told == [-1, -1, 0, 0, 1, 1]
+
+
+async def test_indices_of_an_older_version_take_new_fields_when_they_are_opened(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await place.store()
+    await (await acquire(store)).put(finished(row(1)))
+    assert await store.count(SHARD, Query(tenant=TENANT)) == 1
+    await store.close()
+    properties = setup.TASKS["mappings"]["properties"]
+    monkeypatch.setitem(properties, "colour", {"type": "keyword"})
+    monkeypatch.setattr(templates, "VERSION", templates.VERSION + 1)
+    await place.store()
+    mapping = (await place.ask("GET", f"-tasks-{MONTH}/_mapping")).json
+    [index] = mapping.values()
+    assert index["mappings"]["properties"]["colour"] == {"type": "keyword"}
+    answer = await asyncio.to_thread(place.server.request, "GET", f"/_index_template/{place.prefix}-tasks")
+    [template] = answer.json["index_templates"]
+    assert template["index_template"]["version"] == templates.VERSION

@@ -10,6 +10,7 @@ import msgspec
 
 from lineshaft.errors import LineshaftError, Unavailable
 from lineshaft.store.base import SchemaTooNew, StoreCorrupt, StoreUnusable
+from lineshaft.store.elastic import templates
 from lineshaft.store.elastic.address import DEFAULT_SHARDS, Address
 from lineshaft.store.elastic.client import Client
 from lineshaft.store.elastic.documents import LONGEST_KEYWORD
@@ -19,7 +20,6 @@ from lineshaft.store.elastic.shard import Checkpoint
 
 SCHEMA = 1
 SUPPORTED = {"elasticsearch": (8, 9), "opensearch": (2, 3)}
-TEMPLATE_VERSION = 1
 
 _KEYWORD = {"type": "keyword", "ignore_above": LONGEST_KEYWORD}
 _LONG = {"type": "long"}
@@ -87,7 +87,7 @@ _PROJECTION = {
     "translog": {"durability": "request"},
 }
 
-TASKS = {
+TASKS: dict[str, Any] = {
     "settings": {"index": _PROJECTION},
     "mappings": {
         "dynamic": "strict",
@@ -122,7 +122,7 @@ TASKS = {
     },
 }
 
-VALUES = {
+VALUES: dict[str, Any] = {
     "settings": {"index": {**_PROJECTION, "refresh_interval": "60s"}},
     "mappings": {
         "dynamic": "strict",
@@ -140,6 +140,9 @@ VALUES = {
         },
     },
 }
+
+BODIES = {"tasks": TASKS, "values": VALUES}
+"""What monthly indices are made of, by what their names say."""
 
 
 class Meta(msgspec.Struct):
@@ -267,6 +270,7 @@ async def prepare(client: Client, names: Names, address: Address) -> Meta:
             f"{address.shown} was made with {meta.shards} shards, which stays so: "
             f"say shards={meta.shards} or nothing, or move it by `lineshaft stores copy`"
         )
+    await templates.bring_up_to_date(client, names, BODIES)
     return meta
 
 
@@ -279,8 +283,7 @@ async def _make(client: Client, names: Names, shards: int) -> None:
     await asyncio.gather(
         make_index(client, names.control, CONTROL, with_alias=False),
         make_index(client, names.log(1), LOG),
-        _make_template(client, names.prefix, "tasks", TASKS),
-        _make_template(client, names.prefix, "values", VALUES),
+        *(templates.make(client, names.prefix, what, body) for what, body in BODIES.items()),
     )
     lines: list[Any] = []
     for shard in range(shards):
@@ -326,17 +329,3 @@ async def make_index(client: Client, index: str, body: dict[str, Any], *, with_a
     answer = await client.do("PUT", f"/{index}", whole, expect=(400,), timeout=30.0)
     if answer.status == 400 and cause(answer.body)[0] != "resource_already_exists_exception":
         raise Unavailable(f"{index} cannot be made: {': '.join(cause(answer.body))}")
-
-
-async def _make_template(client: Client, prefix: str, what: str, body: dict[str, Any]) -> None:
-    """Make the template that people see and build on; indices are made whole without it."""
-    template = {
-        "index_patterns": [f"{prefix}-{what}-*"],
-        "version": TEMPLATE_VERSION,
-        "priority": 200,
-        "template": body,
-        "_meta": {"made_by": "lineshaft"},
-    }
-    await client.do(
-        "PUT", f"/_index_template/{prefix}-{what}", template, expect=(400, 401, 403), timeout=30.0
-    )
