@@ -121,8 +121,9 @@ class Listener:
                 finally:
                     await connection.close()
             except psycopg.Error as error:
+                if self.notice is None:  # once for each time that it is lost
+                    _LOG.warning("%s: notifications are not heard, it is tried again: %s", self._url, error)
                 self.notice = f"notifications are not heard, it is tried again: {error}"
-                _LOG.warning("%s: %s", self._url, self.notice)
             await asyncio.sleep(_RETRY)
 
     async def _hear(self, connection: Connection) -> None:
