@@ -122,7 +122,7 @@ async def test_it_is_told_of_its_task() -> None:
     told = msgspec.json.decode(done.result)
     assert told["TRACEPARENT"] == "00-ab-cd-01"
     assert {
-        name.removeprefix("LINESHAFT_"): told[name] for name in told if name.startswith("LINESHAFT_T")
+        name.removeprefix("LINESHAFT_"): told[name] for name in told if name.startswith("LINESHAFT_TASK")
     } == {
         "TASK_ID": "t-1",
         "TASK_NAME": "mail",

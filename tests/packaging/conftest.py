@@ -64,24 +64,27 @@ def _build(tree: Path, target: str, folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def installed(
     distributions: Distributions, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Environment]:
-    """Give a function that installs the wheel for a version of Python; a missing one skips the test."""
+) -> Callable[..., Environment]:
+    """Give a function that installs the wheel for a version of Python, with extras ("[all]") or without.
+
+    A missing Python skips the test.
+    """
 
     @functools.cache
-    def install(python: str, version: str) -> Environment:
+    def install(python: str, version: str, extras: str) -> Environment:
         folder = tmp_path_factory.mktemp(f"python{version}") / "env"
         uv("venv", "--quiet", "--python", python, str(folder))
         environment = Environment(folder, version)
-        uv("pip", "install", "--quiet", "--python", environment.python, str(distributions.wheel))
+        uv("pip", "install", "--quiet", "--python", environment.python, f"{distributions.wheel}{extras}")
         return environment
 
-    def find_and_install(version: str) -> Environment:
+    def find_and_install(version: str, extras: str = "") -> Environment:
         python = find(version)
         if python is None:
             reason = f"no Python {version} on PATH, under pyenv or of uv (`uv python install {version}`)"
             assert version != RUNNING, reason
             pytest.skip(reason)
-        return install(python, version)
+        return install(python, version, extras)
 
     return find_and_install
 

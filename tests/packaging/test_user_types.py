@@ -105,8 +105,10 @@ def test_pyright_sees_the_types_and_the_mistakes(project: tuple[Path, Environmen
     assert {place: plain(text) for place, text in revealed.items()} == types
 
 
-def test_no_type_of_the_package_is_unknown_to_pyright(project: tuple[Path, Environment]) -> None:
-    folder, environment = project
+def test_no_type_of_the_package_is_unknown_to_pyright(
+    installed: Callable[..., Environment], tmp_path: Path
+) -> None:
+    folder, environment = tmp_path, installed(RUNNING, "[all]")
     command = ("pyright", "--verifytypes", "lineshaft", "--ignoreexternal", "--outputjson")
     path = f"{environment.folder / 'bin'}:/usr/bin:/bin"  # it asks the `python` that it finds there
     report = json.loads(run(sys.executable, "-m", *command, cwd=folder, may_fail=True, PATH=path))

@@ -93,7 +93,7 @@ def test_a_task_id_is_not_for_all_calls() -> None:
         app.task(task_id="x")
 
 
-@pytest.mark.parametrize("url", ["jobs.db", "ftp://x", "postgres://x"])
+@pytest.mark.parametrize("url", ["jobs.db", "ftp://x", "mysql://x"])
 def test_an_app_of_no_known_place_says_what_there_is(url: str) -> None:
     with pytest.raises(Invalid, match="neither a coordinator"):
         App(url)

@@ -219,7 +219,8 @@ class Worker:
             same = again.state is first.state
         else:
             same = isinstance(again, LeaseLost | NotFound) or type(again) is type(first)
-        if not same:
+        lost = self._line.disk.checker_of(self._plan.tenant).lost  # what came between may have gone
+        if not same and not lost:
             self._line.disk.checker_of(self._plan.tenant).violated(
                 f"[7] {op} again: {first} and then {again}"
             )

@@ -175,6 +175,7 @@ _HINTS: dict[str, str] = {
     "unauthorized": "give an API key with --api-key or LINESHAFT_API_KEY; `lineshaft keys create` makes one",
     "forbidden": "use a key with that scope; where a Host is refused, serve it with --allowed-host",
     "not_found": "`lineshaft tasks list` and `lineshaft queues list` show what there is",
+    "copy_failed": "make the target empty again, mend what is named, and repeat; the source is as it was",
     "conflict": "see how it stands with `lineshaft tasks get ID`",
     "queue_closed": "open the queue with `lineshaft queues open NAME`",
     "cursor_expired": "start again without --after",

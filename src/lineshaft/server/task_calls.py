@@ -268,7 +268,8 @@ class TaskCalls(Calling):
 
 def checked_sort(sort: str | None) -> str:
     """Return the sort of a search. Raises `Invalid` (field "sort")."""
-    sort = sort or "-created_at"
+    if sort is None:
+        return "-created_at"
     if sort.removeprefix("-") not in SORT_FIELDS:
         raise Invalid(f"expected one of {', '.join(SORT_FIELDS)}, with - before it or not", field="sort")
     return sort

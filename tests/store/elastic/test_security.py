@@ -128,6 +128,7 @@ async def test_the_documented_role_is_enough(secured: SecuredNode, user: str, pr
         await live_a_life(store)
         assert quote(PASSWORD, safe="") not in store.url
         assert "***" in store.url
+    secured.request("POST", f"/logs-{prefix}.task-acme/_refresh")
     found = secured.request("GET", f"/logs-{prefix}.task-acme/_search").json["hits"]["hits"]
     assert [hit["_source"]["event"]["action"] for hit in found] == ["task-enqueue"]
 

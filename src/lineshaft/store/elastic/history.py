@@ -39,7 +39,7 @@ _LATER = (429, 502, 503, 504)
 
 _log = logging.getLogger(__name__)
 
-KEYWORD = {"type": "keyword", "ignore_above": 1024}
+KEYWORD: dict[str, Any] = {"type": "keyword", "ignore_above": 1024}
 DATE = {"type": "date"}
 LONG = {"type": "long"}
 INTEGER = {"type": "integer"}

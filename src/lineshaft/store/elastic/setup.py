@@ -30,7 +30,7 @@ _BOOLEAN = {"type": "boolean"}
 
 _UNSEARCHED = {"index": False, "doc_values": False}
 
-LOG = {
+LOG: dict[str, Any] = {
     "settings": {
         "index": {
             "number_of_shards": 1,
@@ -55,7 +55,7 @@ LOG = {
     },
 }
 
-CONTROL = {
+CONTROL: dict[str, Any] = {
     "settings": {
         "index": {
             "number_of_shards": 1,

@@ -41,7 +41,8 @@ class Confirmed:
 
     async def look_at_rows(self, functions: Functions, meta: str) -> set[bytes]:
         """Return the digests of all rows; from now on, note what commits use, until `take_unused`."""
-        self._touched = set()
+        # A commit on its way may arrive behind the look at its rows.
+        self._touched = set(self._unsettled)
         used: set[bytes] = set()
         try:
             names = sorted(set(await functions.call("buckets", meta, "of")))

@@ -10,7 +10,7 @@ import hashlib
 from functools import cache
 from importlib.resources import files
 
-VERBS = {
+VERBS: dict[str, str | None] = {
     "commit": None,
     "acquire": "allow-oom",
     "release": "allow-oom",
