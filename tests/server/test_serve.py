@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -13,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from lineshaft.server.serve import Stopping
+from lineshaft.server.serve import Stopping, running
+from lineshaft.server.settings import ServerSettings
 
 PROGRAM = """
 import asyncio, sys
@@ -107,3 +109,24 @@ def test_a_second_one_on_the_same_store_is_refused_naming_the_first(process: Pro
     assert second.process.returncode != 0
     assert "StoreInUse" in errors
     assert process.url in errors
+
+
+async def test_a_connection_that_comes_in_while_we_leave_holds_nobody_up() -> None:
+    """Regression: uvicorn tells those to leave that it knows, and then waits for all, up to the grace."""
+    async with running(ServerSettings(store="memory://", listen="127.0.0.1:0", grace=600)) as coordinator:
+        server, loop = coordinator._server, asyncio.get_running_loop()
+        connections = server.server_state.connections
+
+        class Late:
+            def shutdown(self) -> None:
+                connections.discard(self)  # type: ignore[arg-type]
+
+        [listening] = server.servers
+        close = listening.close
+
+        def close_and_let_one_in() -> None:
+            close()
+            loop.call_later(0.05, connections.add, Late())
+
+        listening.close = close_and_let_one_in  # type: ignore[method-assign]
+    assert not connections

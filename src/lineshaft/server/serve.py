@@ -206,7 +206,25 @@ class Server(uvicorn.Server):
         self._application.close()
         if others:
             await self._unless_at_once(self._see_off(), _FAREWELL)
-        await super().shutdown(sockets)
+        late = asyncio.ensure_future(self._send_late_ones_away())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            late.cancel()
+            await asyncio.wait([late])
+            for connection in list(self.server_state.connections):
+                transport: Any = getattr(connection, "transport", None)
+                if transport is not None:
+                    transport.abort()
+
+    async def _send_late_ones_away(self) -> None:
+        """Close connections that were on their way in when we stopped listening: their end is waited for."""
+        known = set(self.server_state.connections)
+        while True:
+            await asyncio.sleep(_GLANCE)
+            for connection in self.server_state.connections - known:
+                connection.shutdown()
+            known |= self.server_state.connections
 
     async def _see_off(self) -> None:
         """Answer on, each answer the last of its connection: so nobody is cut off in the middle of asking."""
