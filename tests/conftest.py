@@ -26,6 +26,8 @@ COMPONENTS: dict[str, tuple[Callable[[], bool], str]] = {
     "watchfiles": (lambda: find_spec("watchfiles") is not None, "pip install 'lineshaft[reload]'"),
 }
 
+SEARCH_NODES = {"opensearch_server", "elasticsearch_server"}
+
 # A run in the background (`make test &`) begins with Ctrl-C ignored, and so would whatever a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -62,6 +64,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     declared = {name for mark in metafunc.definition.iter_markers("parametrize") for name in names_of(mark)}
     if "seed" in metafunc.fixturenames and "seed" not in declared:
         metafunc.parametrize("seed", seeds_of(metafunc.config))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs a search node, which takes seconds to start and a processor of its own, is slow."""
+    for item in items:
+        if SEARCH_NODES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
 
 
 def names_of(parametrize: pytest.Mark) -> list[str]:
