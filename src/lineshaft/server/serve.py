@@ -206,6 +206,7 @@ class Server(uvicorn.Server):
         self._application.close()
         if others:
             await self._unless_at_once(self._see_off(), _FAREWELL)
+        await self._stop_listening()
         late = asyncio.ensure_future(self._send_late_ones_away())
         try:
             await super().shutdown(sockets)
@@ -216,6 +217,16 @@ class Server(uvicorn.Server):
                 transport: Any = getattr(connection, "transport", None)
                 if transport is not None:
                     transport.abort()
+            await asyncio.sleep(0)  # in which they are closed
+
+    async def _stop_listening(self) -> None:
+        """Take no more connections, but finish making those that were taken, which asyncio would forget."""
+        loop = asyncio.get_running_loop()
+        for server in self.servers:
+            for listening in server.sockets:
+                loop.remove_reader(listening.fileno())
+        for _ in range(3):
+            await asyncio.sleep(0)
 
     async def _send_late_ones_away(self) -> None:
         """Close connections that were on their way in when we stopped listening: their end is waited for."""
